@@ -1,0 +1,1 @@
+"""The typed intermediate graph: nodes with explicit semantics, shape inference, importers and exporters."""

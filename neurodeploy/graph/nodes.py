@@ -1,0 +1,277 @@
+"""The typed nodes of the graph. A node's fields are its whole meaning; nothing is implied by a name or by metadata.
+
+Shapes are those of one time step of one sample: ``(C, H, W)`` for maps, ``(N,)`` for vectors. Every node states the
+shape it produces from the shapes it receives (``output_shape``) and refuses what it cannot take.
+
+Float graphs hold float32 arrays. Quantized graphs are the same nodes holding integers (see ``neurodeploy.quantize``).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurodeploy.errors import GraphError
+from neurodeploy.neuron import Reset, Spikes, VMinPosition
+
+Array = NDArray[Any]
+Shape = tuple[int, ...]
+Pair = tuple[int, int]
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        a, b = np.asarray(a), np.asarray(b)
+        return a.dtype == b.dtype and np.array_equal(a, b)
+    return bool(a == b)
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """Base of all nodes. Two nodes are equal when their kinds and all their fields (arrays by value and dtype) are."""
+
+    kind: ClassVar[str] = "node"
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and all(
+            _equal(getattr(self, field.name), getattr(other, field.name)) for field in fields(self)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def output_shape(self, name: str, inputs: Sequence[Shape]) -> Shape:
+        """Shape this node produces. ``name`` is the node's name in its graph, for the error message.
+
+        Raises:
+            GraphError: the incoming shapes do not fit the node.
+        """
+        return _only(name, self, inputs)
+
+
+def _only(name: str, node: Node, inputs: Sequence[Shape]) -> Shape:
+    if len(inputs) != 1:
+        raise GraphError(
+            f"{name}: a {node.kind} takes exactly one input, it has {len(inputs)}.",
+            remedy="join several inputs with an Add node (nd.nn.Merge in a torch module).",
+            code="fan-in",
+        )
+    return inputs[0]
+
+
+def _map_shape(name: str, node: Node, inputs: Sequence[Shape]) -> tuple[int, int, int]:
+    shape = _only(name, node, inputs)
+    if len(shape) != 3:
+        raise GraphError(
+            f"{name}: a {node.kind} takes a map (C, H, W), it receives shape {shape}.",
+            remedy="remove the Flatten before it, or use a Linear layer.",
+            code="shape",
+        )
+    return shape
+
+
+def _window(name: str, node: Node, size: int, kernel: int, stride: int, padding: int, dilation: int = 1) -> int:
+    out = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    if out < 1:
+        raise GraphError(
+            f"{name}: the {node.kind} window of {kernel} (dilation {dilation}, padding {padding}) is larger than its "
+            f"input of {size}.",
+            remedy="use a smaller kernel or more padding.",
+            code="shape",
+        )
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class Input(Node):
+    """Where events or rasters enter. ``shape``: ``(C, H, W)`` or ``(N,)``."""
+
+    kind: ClassVar[str] = "Input"
+    shape: Shape
+
+    def output_shape(self, name: str, inputs: Sequence[Shape]) -> Shape:
+        """The declared shape; an Input has no predecessors."""
+        if inputs:
+            raise GraphError(
+                f"{name}: an Input has no incoming edge, it has {len(inputs)}.",
+                remedy="remove the edge into it.",
+                code="fan-in",
+            )
+        return self.shape
+
+
+@dataclass(frozen=True, eq=False)
+class Output(Node):
+    """Where the network's result leaves."""
+
+    kind: ClassVar[str] = "Output"
+
+
+@dataclass(frozen=True, eq=False)
+class Conv2d(Node):
+    """Cross-correlation as in torch. ``weight``: ``[out, in / groups, ky, kx]``; ``bias``: ``[out]`` or None; pairs (y, x)."""
+
+    kind: ClassVar[str] = "Conv2d"
+    weight: Array
+    bias: Array | None = None
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+    def output_shape(self, name: str, inputs: Sequence[Shape]) -> Shape:
+        """``(out, H', W')`` with ``H' = floor((H + 2p - d(k-1) - 1) / s) + 1``."""
+        c, h, w = _map_shape(name, self, inputs)
+        out, per_group, ky, kx = self.weight.shape
+        if per_group * self.groups != c:
+            raise GraphError(
+                f"{name}: the weight {self.weight.shape} with groups {self.groups} takes {per_group * self.groups} "
+                f"channels, it receives {c} (shape {(c, h, w)}).",
+                remedy="check the input shape given for the network.",
+                code="shape",
+            )
+        return (
+            out,
+            _window(name, self, h, ky, self.stride[0], self.padding[0], self.dilation[0]),
+            _window(name, self, w, kx, self.stride[1], self.padding[1], self.dilation[1]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Linear(Node):
+    """``weight`` ``[out, in]``, ``bias`` ``[out]`` or None, on a vector ``(in,)``."""
+
+    kind: ClassVar[str] = "Linear"
+    weight: Array
+    bias: Array | None = None
+
+    def output_shape(self, name: str, inputs: Sequence[Shape]) -> Shape:
+        """``(out,)``."""
+        shape = _only(name, self, inputs)
+        if shape != (self.weight.shape[1],):
+            raise GraphError(
+                f"{name}: the weight {self.weight.shape} takes shape ({self.weight.shape[1]},), it receives {shape}.",
+                remedy="put a Flatten before it, or check the input shape given for the network.",
+                code="shape",
+            )
+        return (self.weight.shape[0],)
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNorm2d(Node):
+    """Inference-time normalisation: ``scale * (x - mean) / sqrt(variance + epsilon) + shift``; arrays ``[C]``."""
+
+    kind: ClassVar[str] = "BatchNorm2d"
+    mean: Array
+    variance: Array
+    scale: Array
+    shift: Array
+    epsilon: float = 1e-5
+
+    def output_shape(self, name: str, inputs: Sequence[Shape]) -> Shape:
+        """Unchanged."""
+        shape = _only(name, self, inputs)
+        if shape[0] != self.mean.shape[0]:
+            raise GraphError(
+                f"{name}: normalises {self.mean.shape[0]} channels, it receives shape {shape}.",
+                remedy="check the layer before it.",
+                code="shape",
+            )
+        return shape
+
+
+@dataclass(frozen=True, eq=False)
+class SumPool2d(Node):
+    """Sum over windows; pairs are (y, x). Windows that do not fit are dropped, as in torch (``ceil_mode=False``)."""
+
+    kind: ClassVar[str] = "SumPool2d"
+    kernel: Pair
+    stride: Pair
+    padding: Pair = (0, 0)
+
+    def output_shape(self, name: str, inputs: Sequence[Shape]) -> Shape:
+        """``(C, H', W')``."""
+        c, h, w = _map_shape(name, self, inputs)
+        return (
+            c,
+            _window(name, self, h, self.kernel[0], self.stride[0], self.padding[0]),
+            _window(name, self, w, self.kernel[1], self.stride[1], self.padding[1]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class AvgPool2d(SumPool2d):
+    """Mean over windows (padding counts as zeros)."""
+
+    kind: ClassVar[str] = "AvgPool2d"
+
+
+@dataclass(frozen=True, eq=False)
+class Flatten(Node):
+    """``(C, H, W) -> (C * H * W,)``, channel slowest."""
+
+    kind: ClassVar[str] = "Flatten"
+
+    def output_shape(self, name: str, inputs: Sequence[Shape]) -> Shape:
+        """``(N,)``."""
+        shape = _only(name, self, inputs)
+        return (int(np.prod(shape)),)
+
+
+@dataclass(frozen=True, eq=False)
+class Add(Node):
+    """Sum of two or more inputs of equal shape (a merge of spike streams)."""
+
+    kind: ClassVar[str] = "Add"
+
+    def output_shape(self, name: str, inputs: Sequence[Shape]) -> Shape:
+        """The common shape."""
+        if len(inputs) < 2 or len(set(inputs)) != 1:
+            raise GraphError(
+                f"{name}: an Add takes two or more inputs of one shape, it receives {list(inputs)}.",
+                remedy="make the branches produce the same shape.",
+                code="shape",
+            )
+        return inputs[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Neuron(Node):
+    """A layer of integrate-and-fire neurons; the step is defined in ``neurodeploy.neuron``.
+
+    Attributes:
+        threshold: spike threshold, scalar array ``[]`` or one per neuron (the node's shape).
+        v_min: lower bound of the potential, like ``threshold``, or None for no bound.
+        decay: factor on the potential per time step; 1 is integrate-and-fire (IAF), below 1 leaky (LIF).
+        input_gain: factor on the input; ``1 - decay`` for a LIF that normalises its input.
+        reset: what a spike does to the potential.
+        spikes: how many spikes one neuron can fire in one step.
+        v_min_position: where in the step ``v_min`` clips.
+        compare: how the potential is compared with the threshold.
+        initial_v: potential at the start, like ``threshold``, or None for 0.
+    """
+
+    kind: ClassVar[str] = "Neuron"
+    threshold: Array
+    v_min: Array | None = None
+    decay: Array = np.float32(1.0)  # type: ignore[assignment]
+    input_gain: Array = np.float32(1.0)  # type: ignore[assignment]
+    reset: Reset = "subtract"
+    spikes: Spikes = "multi"
+    v_min_position: VMinPosition = "after_reset"
+    compare: Literal[">="] = ">="
+    initial_v: Array | None = None
+
+    def output_shape(self, name: str, inputs: Sequence[Shape]) -> Shape:
+        """Unchanged; per-neuron parameters must have the shape of the layer."""
+        shape = _only(name, self, inputs)
+        for field in ("threshold", "v_min", "decay", "input_gain", "initial_v"):
+            value = getattr(self, field)
+            if value is not None and np.shape(value) not in ((), shape):
+                raise GraphError(
+                    f"{name}: {field} has shape {np.shape(value)}; the layer has shape {shape}.",
+                    remedy="give one value for the layer or one per neuron.",
+                    code="shape",
+                )
+        return shape
