@@ -15,19 +15,17 @@ if TYPE_CHECKING:
     from neurodeploy.graph.load import load
     from neurodeploy.graph.torch_reader import trace
     from neurodeploy.nn.accelerate import accelerate
-    from neurodeploy.train.loop import train
-    from neurodeploy.validate.validate import Validation, validate
+    from neurodeploy.validation.validate import Validation, validate
 
 _HOME = {
     "Deployment": "neurodeploy.deployment",
-    "Validation": "neurodeploy.validate.validate",
+    "Validation": "neurodeploy.validation.validate",
     "accelerate": "neurodeploy.nn.accelerate",
     "compile": "neurodeploy.deployment",
     "load": "neurodeploy.graph.load",
     "open": "neurodeploy.deployment",
     "trace": "neurodeploy.graph.torch_reader",
-    "train": "neurodeploy.train.loop",
-    "validate": "neurodeploy.validate.validate",
+    "validate": "neurodeploy.validation.validate",
 }
 
 __all__ = [
@@ -39,7 +37,6 @@ __all__ = [
     "nn",
     "open",
     "trace",
-    "train",
     "validate",
 ]
 
