@@ -22,14 +22,15 @@ def as_events(array: Any, *, sensor_size: tuple[int, int, int] | None = None, so
         source: name of the file or argument, for the error messages.
 
     Raises:
-        EventError: missing fields, wrong rank, non-integer fields, negative time, unsorted time, event outside the sensor.
+        EventError: missing fields, wrong rank, non-integer fields, negative or unsorted time, event outside the sensor.
     """
     array = np.asarray(array)
     names = array.dtype.names or ()
     missing = [name for name in ("t", "x", "y", "p") if name not in names]
     if missing:
         raise EventError(
-            f"{source}: an event array needs the fields t, x, y, p; missing: {', '.join(missing)} (found: {names or array.dtype}).",
+            f"{source}: an event array needs the fields t, x, y, p; missing: {', '.join(missing)} "
+            f"(found: {names or array.dtype}).",
             remedy="build a structured array with neurodeploy.events.make_events(t_us, x, y, p).",
             code="event-fields",
         )
@@ -42,7 +43,7 @@ def as_events(array: Any, *, sensor_size: tuple[int, int, int] | None = None, so
     for name in ("t", "x", "y", "p"):
         if array[name].dtype.kind not in "iub":
             raise EventError(
-                f"{source}: field {name} is {array[name].dtype}; times are integer microseconds and addresses integers.",
+                f"{source}: field {name} is {array[name].dtype}; times (us) and addresses are integers.",
                 remedy=f"convert it, e.g. {name}.astype('int64') (times in seconds: multiply by 1e6 first).",
                 code="event-dtype",
             )
@@ -51,8 +52,8 @@ def as_events(array: Any, *, sensor_size: tuple[int, int, int] | None = None, so
             low, high = int(array[name].min()), int(array[name].max())
             if low < 0 or high >= limit:
                 raise EventError(
-                    f"{source}: field {name} reaches {low if low < 0 else high}, the sensor has {name} = 0..{limit - 1} "
-                    f"(channels, height, width = {sensor_size}).",
+                    f"{source}: field {name} reaches {low if low < 0 else high}, the sensor has {name} = 0.."
+                    f"{limit - 1} (channels, height, width = {sensor_size}).",
                     remedy="give the right sensor size, or crop the recording to it.",
                     code="event-outside-sensor",
                 )
@@ -66,7 +67,7 @@ def as_events(array: Any, *, sensor_size: tuple[int, int, int] | None = None, so
             )
     if array.size:
         t = array["t"]
-        if t.dtype.kind == "u" and int(t.max()) > np.iinfo(np.int64).max or int(t.min()) < 0:
+        if int(t.max()) > np.iinfo(np.int64).max or int(t.min()) < 0:
             raise EventError(
                 f"{source}: times span {t.min()}..{t.max()} us; they must be 0 or later and fit 63 bits.",
                 remedy="subtract the recording's start time.",
@@ -76,12 +77,14 @@ def as_events(array: Any, *, sensor_size: tuple[int, int, int] | None = None, so
         if backwards.size:
             first = int(backwards[0]) + 1
             raise EventError(
-                f"{source}: events are not sorted by time: event {first} has t = {t[first]} us after {t[first - 1]} us.",
+                f"{source}: events are not sorted by time: event {first} has t = {t[first]} us "
+                f"after {t[first - 1]} us.",
                 remedy="sort them (stable): events[np.argsort(events['t'], kind='stable')].",
                 code="event-unsorted",
             )
     if array.dtype == EVENT_DTYPE:
-        return array
+        events: EventArray = array
+        return events
     events = np.empty(array.shape, EVENT_DTYPE)
     for name in ("t", "x", "y", "p"):
         events[name] = array[name]

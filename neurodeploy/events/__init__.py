@@ -1,0 +1,34 @@
+"""Event recordings: arrays, files, data sets, rasters, encoders, and a simulated event camera."""
+
+from neurodeploy.events.array import EVENT_DTYPE, EventArray, as_events, make_events
+from neurodeploy.events.camera import EventCamera
+from neurodeploy.events.dataset import EventDataset, load_npz, save_npz
+from neurodeploy.events.digits import load_digits, simulate_digit_events
+from neurodeploy.events.encode import latency_encode, rate_encode
+from neurodeploy.events.formats import read_events, write_events
+from neurodeploy.events.nmnist import read_nmnist_bin, write_nmnist_bin
+from neurodeploy.events.raster import dataset_to_raster, events_to_raster, raster_to_events
+from neurodeploy.events.saccade import SaccadePath
+
+__all__ = [
+    "EVENT_DTYPE",
+    "EventArray",
+    "EventCamera",
+    "EventDataset",
+    "SaccadePath",
+    "as_events",
+    "dataset_to_raster",
+    "events_to_raster",
+    "latency_encode",
+    "load_digits",
+    "load_npz",
+    "make_events",
+    "raster_to_events",
+    "rate_encode",
+    "read_events",
+    "read_nmnist_bin",
+    "save_npz",
+    "simulate_digit_events",
+    "write_events",
+    "write_nmnist_bin",
+]
