@@ -98,7 +98,9 @@ def _flatten(path: Path, prefix: str, root: Fields) -> tuple[dict[str, Fields], 
         name = prefix + key
         if not isinstance(fields, dict) or "type" not in fields:
             raise GraphError(
-                f"{path}: node {name} has no type.", remedy="write the file again with nir.write.", code="malformed-file"
+                f"{path}: node {name} has no type.",
+                remedy="write the file again with nir.write.",
+                code="malformed-file",
             )
         if fields["type"] != "NIRGraph":
             nodes[name] = fields

@@ -190,7 +190,7 @@ class _Reader:
         return int(y), int(x)
 
     def _bias(self, name: str, fields: Fields) -> Array | None:
-        bias = self._array(name, fields, "bias")
+        bias = self._array(name, fields, "bias", 1)
         if bias.any():
             return bias
         self._remark("an all-zero bias is left out", name)

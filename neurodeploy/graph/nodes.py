@@ -7,7 +7,7 @@ Float graphs hold float32 arrays. Quantized graphs are the same nodes holding in
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -19,6 +19,10 @@ from neurodeploy.neuron import Reset, Spikes, VMinPosition
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
+
+
+def _one() -> Array:
+    return np.array(1, np.float32)
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -36,7 +40,7 @@ class Node:
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and all(
-            _equal(getattr(self, field.name), getattr(other, field.name)) for field in fields(self)
+            _equal(getattr(self, part.name), getattr(other, part.name)) for part in fields(self)
         )
 
     __hash__ = None  # type: ignore[assignment]
@@ -69,6 +73,15 @@ def _map_shape(name: str, node: Node, inputs: Sequence[Shape]) -> tuple[int, int
             code="shape",
         )
     return shape
+
+
+def _check_bias(name: str, weight: Array, bias: Array | None) -> None:
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise GraphError(
+            f"{name}: the bias has shape {bias.shape}; the weight {weight.shape} has {weight.shape[0]} outputs.",
+            remedy="give one bias per output.",
+            code="shape",
+        )
 
 
 def _window(name: str, node: Node, size: int, kernel: int, stride: int, padding: int, dilation: int = 1) -> int:
@@ -110,7 +123,10 @@ class Output(Node):
 
 @dataclass(frozen=True, eq=False)
 class Conv2d(Node):
-    """Cross-correlation as in torch. ``weight``: ``[out, in / groups, ky, kx]``; ``bias``: ``[out]`` or None; pairs (y, x)."""
+    """Cross-correlation as in torch.
+
+    ``weight``: ``[out, in / groups, ky, kx]``; ``bias``: ``[out]`` or None; pairs are (y, x).
+    """
 
     kind: ClassVar[str] = "Conv2d"
     weight: Array
@@ -123,6 +139,7 @@ class Conv2d(Node):
     def output_shape(self, name: str, inputs: Sequence[Shape]) -> Shape:
         """``(out, H', W')`` with ``H' = floor((H + 2p - d(k-1) - 1) / s) + 1``."""
         c, h, w = _map_shape(name, self, inputs)
+        _check_bias(name, self.weight, self.bias)
         out, per_group, ky, kx = self.weight.shape
         if per_group * self.groups != c:
             raise GraphError(
@@ -149,6 +166,7 @@ class Linear(Node):
     def output_shape(self, name: str, inputs: Sequence[Shape]) -> Shape:
         """``(out,)``."""
         shape = _only(name, self, inputs)
+        _check_bias(name, self.weight, self.bias)
         if shape != (self.weight.shape[1],):
             raise GraphError(
                 f"{name}: the weight {self.weight.shape} takes shape ({self.weight.shape[1]},), it receives {shape}.",
@@ -255,8 +273,8 @@ class Neuron(Node):
     kind: ClassVar[str] = "Neuron"
     threshold: Array
     v_min: Array | None = None
-    decay: Array = np.float32(1.0)  # type: ignore[assignment]
-    input_gain: Array = np.float32(1.0)  # type: ignore[assignment]
+    decay: Array = field(default_factory=_one)
+    input_gain: Array = field(default_factory=_one)
     reset: Reset = "subtract"
     spikes: Spikes = "multi"
     v_min_position: VMinPosition = "after_reset"
@@ -266,11 +284,11 @@ class Neuron(Node):
     def output_shape(self, name: str, inputs: Sequence[Shape]) -> Shape:
         """Unchanged; per-neuron parameters must have the shape of the layer."""
         shape = _only(name, self, inputs)
-        for field in ("threshold", "v_min", "decay", "input_gain", "initial_v"):
-            value = getattr(self, field)
+        for parameter in ("threshold", "v_min", "decay", "input_gain", "initial_v"):
+            value = getattr(self, parameter)
             if value is not None and np.shape(value) not in ((), shape):
                 raise GraphError(
-                    f"{name}: {field} has shape {np.shape(value)}; the layer has shape {shape}.",
+                    f"{name}: {parameter} has shape {np.shape(value)}; the layer has shape {shape}.",
                     remedy="give one value for the layer or one per neuron.",
                     code="shape",
                 )

@@ -12,8 +12,8 @@ from neurodeploy.graph.nodes import AvgPool2d, BatchNorm2d, Conv2d, Linear, Neur
 def fold_batch_norm(graph: Graph) -> Graph:
     """Fold each BatchNorm2d into the Conv2d or Linear before it.
 
-    ``weight' = weight * g`` and ``bias' = (bias - mean) * g + shift`` with ``g = scale / sqrt(variance + epsilon)``, per
-    output channel, computed in float64 and rounded once to float32.
+    ``weight' = weight * g`` and ``bias' = (bias - mean) * g + shift`` with ``g = scale / sqrt(variance + epsilon)``
+    per output channel, computed in float64 and rounded once to float32.
 
     Raises:
         QuantizeError: the layer before is not a Conv2d or Linear, or feeds something else too.

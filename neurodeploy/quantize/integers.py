@@ -106,7 +106,8 @@ def _layers(graph: Graph) -> list[tuple[str, Conv2d, str, Neuron]]:
                 case _:
                     found = ", ".join(f"{other} ({other_node.kind})" for other, other_node in after)
                     raise QuantizeError(
-                        f"{name}: a weight layer needs spiking neurons of its own directly behind it; behind it: {found}.",
+                        f"{name}: a weight layer needs spiking neurons of its own directly behind it; "
+                        f"behind it: {found}.",
                         remedy="put nd.nn.IAF directly behind it, before any pooling (the output layer too).",
                         code="no-neuron",
                     )

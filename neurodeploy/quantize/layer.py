@@ -84,7 +84,7 @@ def scale_to_bits(values: Floats, bits: int) -> np.float32:
     high, low = 2 ** (bits - 1) - 1, -(2 ** (bits - 1))
     least, most = np.float32(values.min()), np.float32(values.max())
     one = np.float32(1)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
         if abs(least) <= abs(most) * np.float32(abs(low / high)):
             return np.float32(abs(one / most * np.float32(high)))
         return np.float32(abs(one / least * np.float32(low)))
@@ -115,7 +115,8 @@ def quantize_layer(
         )
 
     def integers(values: Array, bits: int) -> Array:
-        return np.rint(np.asarray(values, np.float32) * scale).astype(_integer_type(bits))
+        rounded: Array = np.rint(np.asarray(values, np.float32) * scale)
+        return rounded.astype(_integer_type(bits))
 
     weight = integers(layer.weight, spec.weight_bits)
     bias = None if layer.bias is None else integers(layer.bias, spec.state_bits)
@@ -254,8 +255,8 @@ def _warnings(outcome: LayerQuantization, bias: Array | None, starts_below: bool
         warnings.append(f"{outcome.dead_outputs} output channels have no positive weight and never fire.")
     if outcome.weight_max > outcome.threshold_integer:
         warnings.append(
-            f"the largest weight {outcome.weight_max} exceeds the threshold {outcome.threshold_integer}: the chip fires "
-            "once per event and neuron and keeps the rest."
+            f"the largest weight {outcome.weight_max} exceeds the threshold {outcome.threshold_integer}: the chip "
+            "fires once per event and neuron and keeps the rest."
         )
     if not starts_below:
         warnings.append("some neurons start at the threshold or above.")
