@@ -1,0 +1,46 @@
+"""One verb for every kind of network file."""
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from neurodeploy.errors import GraphError
+from neurodeploy.graph.graph import Graph
+
+
+def load(path: str | Path, **options: Any) -> Graph:
+    """Read a network file into the graph.
+
+    Args:
+        path: ``.nir`` (options: see ``read_nir``) or ``.safetensors`` written by ``save_graph`` (no options).
+        options: passed to the reader.
+
+    Raises:
+        GraphError: the file is missing, of an unknown kind, or cannot be read exactly.
+    """
+    path = Path(path)
+    if path.suffix not in (".nir", ".safetensors"):
+        onnx = path.suffix == ".onnx"
+        raise GraphError(
+            f"{path}: {'ONNX files are' if onnx else f'files of kind {path.suffix!r} are'} not supported yet.",
+            remedy="write the network as .nir, or use nd.trace(module, sample) on the torch module.",
+            code="suffix",
+        )
+    if path.suffix == ".nir":
+        from neurodeploy.graph.nir_reader import read_nir
+
+        reader: Callable[..., Graph] = read_nir
+    else:
+        from neurodeploy.graph.file import load_graph
+
+        reader = load_graph
+    known = [name for name in inspect.signature(reader).parameters if name != "path"]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise GraphError(
+            f"{path}: unknown options: {', '.join(unknown)}.",
+            remedy=f"the options of a {path.suffix} file are: {', '.join(known) or 'none'}.",
+            code="option",
+        )
+    return reader(path, **options)
