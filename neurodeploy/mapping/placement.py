@@ -1,0 +1,195 @@
+"""Layers with needs on cores with capacities: a placement whenever one exists, the reason when none does."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from neurodeploy.errors import ConfigError, MappingError
+from neurodeploy.mapping.matching import conflict, match
+
+#: "auto"; or core numbers in layer order; or layer (name or index in layer order) -> core, the others placed freely.
+CoreChoice = str | Sequence[int] | Mapping[str, int] | Mapping[int, int]
+
+
+@dataclass(frozen=True)
+class Item:
+    """A layer to place. ``needs``: resource -> amount."""
+
+    name: str
+    needs: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Core:
+    """A place for one item. ``capacities``: resource -> amount, the same resources as the items'."""
+
+    number: int
+    capacities: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Shortfall:
+    """A resource that a core has too little of."""
+
+    resource: str
+    need: int
+    limit: int
+
+    def __str__(self) -> str:
+        excess = 100 * (self.need - self.limit) / self.limit
+        return f"{self.resource} {self.need} > {self.limit} words ({excess:.0f} % too big)"
+
+
+def shortfalls(item: Item, core: Core) -> tuple[Shortfall, ...]:
+    """What ``core`` lacks for ``item``; empty when it fits."""
+    return tuple(
+        Shortfall(resource, need, core.capacities[resource])
+        for resource, need in item.needs.items()
+        if need > core.capacities[resource]
+    )
+
+
+def fitting(item: Item, cores: Sequence[Core]) -> list[int]:
+    """Numbers of the cores that hold ``item``, in the order given."""
+    return [core.number for core in cores if not shortfalls(item, core)]
+
+
+def placeable(items: Sequence[Item], cores: Sequence[Core]) -> bool:
+    """Whether every item can have a core of its own."""
+    return None not in match([fitting(item, cores) for item in items])
+
+
+def place(
+    items: Sequence[Item],
+    cores: Sequence[Core],
+    *,
+    choice: CoreChoice = "auto",
+    remedy: Callable[[Sequence[str]], str] | None = None,
+) -> dict[str, int]:
+    """Give every item a core of its own that holds it.
+
+    Args:
+        items: what to place; names are unique.
+        cores: where; in order of preference.
+        choice: the user's choice of cores, see ``CoreChoice``.
+        remedy: called with the names of a smallest conflicting set; says what the user can do.
+
+    Returns:
+        Item name -> core number, in item order.
+
+    Raises:
+        ConfigError: ``choice`` names no item or no core, or one core twice.
+        MappingError: there is no placement. The message lists a smallest set of items that conflict, and for each item
+            and each core the resource, the need and the limit.
+    """
+    pinned = _pinned(choice, items, cores)
+    choices = [[pinned[item.name]] if item.name in pinned else fitting(item, cores) for item in items]
+    for item in items:
+        if item.name in pinned:
+            core = next(core for core in cores if core.number == pinned[item.name])
+            if short := shortfalls(item, core):
+                fits = fitting(item, cores)
+                raise MappingError(
+                    f"layer2core_map puts {item.name} on core {core.number}, which is too small: "
+                    f"{', '.join(map(str, short))}.",
+                    remedy=f"use core {_listed(fits)} for it." if fits else _ask(remedy, [item.name]),
+                    code="pinned-core",
+                )
+    matching = match(choices)
+    if None not in matching:
+        return {item.name: core for item, core in zip(items, matching, strict=True) if core is not None}
+    members = conflict(choices, matching)
+    names = [items[index].name for index in members]
+    reachable = sorted({core for index in members for core in choices[index]})
+    if not reachable:
+        summary = f"{names[0]} fits none of the {len(cores)} cores."
+    else:
+        summary = (
+            f"{len(names)} layers ({', '.join(names)}) need a core each, and only {len(reachable)} "
+            f"({_listed(reachable)}) can hold any of them."
+        )
+    details = [_details(items[index], cores, pinned) for index in members]
+    if len(items) > len(cores):
+        count = f"the network has {len(items)} layers, the chip has {len(cores)} cores."
+        # With every layer in the conflict, the count is the whole reason.
+        summary, details = (count, []) if len(members) == len(items) else (f"{count} {summary}", details)
+    # Layers that fit nowhere are conflicts of their own: name them all, not only the first.
+    others = [item for i, item in enumerate(items) if not choices[i] and i not in members]
+    details += [_details(item, cores, pinned) for item in others]
+    if pinned and placeable(items, cores):
+        advice = 'use layer2core_map="auto", or fix fewer layers: without it there is a placement.'
+    else:
+        advice = _ask(remedy, [*names, *(item.name for item in others)])
+    raise MappingError(
+        "\n".join([summary, *details, ""]),
+        remedy=advice,
+        code="too-many-layers" if len(items) > len(cores) else "placement",
+    )
+
+
+def _ask(remedy: Callable[[Sequence[str]], str] | None, names: Sequence[str]) -> str:
+    return remedy(names) if remedy else f"make {_listed(names)} smaller, or use fewer layers."
+
+
+def _details(item: Item, cores: Sequence[Core], pinned: Mapping[str, int]) -> str:
+    groups: dict[str, list[int]] = {}
+    for core in cores:
+        groups.setdefault(", ".join(map(str, shortfalls(item, core))) or "fits", []).append(core.number)
+    needs = ", ".join(f"{resource} {need}" for resource, need in item.needs.items())
+    pin = f" (fixed to core {pinned[item.name]} by layer2core_map)" if item.name in pinned else ""
+    lines = [f"  {item.name} needs words: {needs}{pin}"]
+    lines += [f"    core {_listed(numbers)}: {reason}" for reason, numbers in groups.items()]
+    return "\n".join(lines)
+
+
+def _listed(values: Sequence[object]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _pinned(choice: CoreChoice, items: Sequence[Item], cores: Sequence[Core]) -> dict[str, int]:
+    """The user's choice as item name -> core number, checked."""
+    names = [item.name for item in items]
+    numbers = [core.number for core in cores]
+    if isinstance(choice, str):
+        if choice != "auto":
+            raise ConfigError(
+                f"layer2core_map is {choice!r}.",
+                remedy='use "auto", a list of core numbers, or a mapping from layer to core number.',
+                code="layer2core-map",
+            )
+        return {}
+    if isinstance(choice, Mapping):
+        pinned: dict[str, int] = {}
+        for key, core in choice.items():
+            if isinstance(key, int) and not isinstance(key, bool) and 0 <= key < len(names):
+                pinned[names[key]] = core
+            elif key in names:
+                pinned[str(key)] = core
+            else:
+                raise ConfigError(
+                    f"layer2core_map names the layer {key!r}, which does not exist.",
+                    remedy=f"the layers are: {_listed(names)} (or 0 to {len(names) - 1}).",
+                    code="layer2core-map",
+                )
+    else:
+        if len(choice) != len(names):
+            raise ConfigError(
+                f"layer2core_map lists {len(choice)} cores for {len(names)} layers.",
+                remedy=f"give one core per layer, in this order: {_listed(names)}.",
+                code="layer2core-map",
+            )
+        pinned = dict(zip(names, choice, strict=True))
+    for name, core in pinned.items():
+        if isinstance(core, bool) or core not in numbers:
+            raise ConfigError(
+                f"layer2core_map gives {name} the core {core!r}, which does not exist.",
+                remedy=f"the cores are: {_listed(numbers)}.",
+                code="layer2core-map",
+            )
+    if len(set(pinned.values())) != len(pinned):
+        twice = next(core for core in pinned.values() if list(pinned.values()).count(core) > 1)
+        raise ConfigError(
+            f"layer2core_map gives core {twice} to {_listed([n for n, c in pinned.items() if c == twice])}.",
+            remedy="a core holds one layer: give each another core.",
+            code="layer2core-map",
+        )
+    return pinned
