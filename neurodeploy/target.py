@@ -1,18 +1,31 @@
 """The contract of ``targets/``: what a chip's folder provides, and how a folder is found.
 
-A folder is a chip family when it has code: its ``__init__.py`` exposes ``family``, an object with the methods of
+A folder is a chip family when it has code: its ``family.py`` holds ``family``, an object with the methods of
 ``Family``. A folder with nothing but a ``chip.yaml`` is one chip; its ``family:`` line names the family folder, and its
 entries are laid over that family's own ``chip.yaml``. Adding a chip of a known family is adding one such file.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from neurodeploy.errors import ConfigError
 from neurodeploy.events.array import EventArray
+from neurodeploy.graph.graph import Graph, Pass
+from neurodeploy.mapping.placement import CoreChoice
+
+if TYPE_CHECKING:
+    import pydantic
+
+    from neurodeploy.quantize import QuantizationSpec
+
+#: Where the folders of the chips and families are.
+TARGETS = Path(__file__).parent / "targets"
 
 #: One spike of an emulated network: ``layer`` indexes ``Program.layers``; ``t`` is in microseconds.
 SPIKE_DTYPE = np.dtype([("layer", "u1"), ("t", "<i8"), ("c", "<u2"), ("y", "<u2"), ("x", "<u2")])
@@ -52,10 +65,12 @@ class Execution:
     """What one run of a program produced.
 
     Attributes:
-        spikes: array of ``SPIKE_DTYPE``: host event by host event, and for one event layer by layer; empty unless recorded.
+        spikes: array of ``SPIKE_DTYPE``: host event by host event, and for one event layer by layer; empty unless
+            recorded.
         counts: layer name -> spikes per neuron, uint32 ``(C, H, W)``.
-        counters: layer name -> counter name -> value: ``events`` taken in, ``synops`` (state updates, zero weights included),
-            ``spikes``, ``dropped`` (events outside the input map), ``saturated`` (updates that hit the int16 range).
+        counters: layer name -> counter name -> value: ``events`` taken in, ``synops`` (state updates, zero weights
+            included), ``spikes``, ``dropped`` (events outside the input map), ``saturated`` (updates that hit the int16
+            range).
     """
 
     spikes: SpikeArray
@@ -73,3 +88,231 @@ class Executor(Protocol):
     def reset(self) -> None:
         """Set every neuron back to its initial state."""
         ...
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule of a chip, as the support table shows it.
+
+    Attributes:
+        code: stable identifier, e.g. ``"kernel-size"``.
+        text: the rule in one sentence, with the chip's numbers.
+        severity: ``"error"``: a network that breaks it is refused; ``"note"``: it runs, with a stated difference.
+    """
+
+    code: str
+    text: str
+    severity: Literal["error", "note"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A rule that a network breaks.
+
+    Attributes:
+        layer: the layer or node; empty for the whole network.
+        rule: the rule.
+        value: what the network has.
+        limit: what the chip allows.
+        remedy: what the user can do.
+    """
+
+    layer: str
+    rule: Rule
+    value: str
+    limit: str
+    remedy: str
+
+    @property
+    def message(self) -> str:
+        """Layer, rule, value and limit in words."""
+        place = f"{self.layer}: " if self.layer else ""
+        limit = f" (limit: {self.limit})" if self.limit else ""
+        return f"{place}{self.rule.text} Found: {self.value}{limit}."
+
+    def to_dict(self) -> dict[str, str]:
+        """JSON-ready data."""
+        return {
+            "layer": self.layer,
+            "code": self.rule.code,
+            "severity": self.rule.severity,
+            "rule": self.rule.text,
+            "value": self.value,
+            "limit": self.limit,
+            "remedy": self.remedy,
+        }
+
+
+class Mapped(Protocol):
+    """A network whose layers have their places on a chip."""
+
+    @property
+    def layers(self) -> Mapping[str, Any]:
+        """Layer name -> mapped layer (with at least ``core``, ``input_shape``, ``output_shape``), in network order."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[Finding]:
+        """What runs differently on the chip than in the network, in words."""
+        ...
+
+    def report(self) -> dict[str, Any]:
+        """JSON-ready data for ``mapping.json``: per layer its core, what it needs, and which cores would hold it."""
+        ...
+
+
+class Family(Protocol):
+    """What the code of a chip family provides; ``chip`` is what ``chip_model`` made of the chip's description."""
+
+    @property
+    def chip_model(self) -> "type[pydantic.BaseModel]":
+        """Checks a ``chip.yaml``."""
+        ...
+
+    def rules(self, chip: Any) -> Sequence[Rule]:
+        """Every rule of the chip, in the order of the support table."""
+        ...
+
+    def passes(self, chip: Any) -> Sequence[Pass]:
+        """The passes that bring a float graph to what the chip has, in order, before quantization."""
+        ...
+
+    def quantization_spec(self, chip: Any) -> "QuantizationSpec":
+        """The integer widths of the chip."""
+        ...
+
+    def check(self, graph: Graph, chip: Any) -> list[Finding]:
+        """All rules that ``graph`` (float, before any pass, or quantized) breaks, notes included. Raises nothing."""
+        ...
+
+    def map(self, graph: Graph, chip: Any, layer2core_map: CoreChoice = "auto") -> Mapped:
+        """Place a quantized graph on the chip.
+
+        Raises:
+            ConstraintError: layers break rules of the chip; the message lists all of them.
+            ConfigError: ``layer2core_map`` is not valid.
+            MappingError: there is no placement; the message says why.
+        """
+        ...
+
+    def lower(self, mapped: Any, monitor_layers: Sequence[str] | None = None) -> Program:
+        """The chip's configuration. ``monitor_layers``: whose spikes the host sees (None: the output layers).
+
+        Raises:
+            ConfigError: ``monitor_layers`` names a layer that does not exist.
+        """
+        ...
+
+    def read_program(self, data: Mapping[str, Any], chip: Any) -> Program:
+        """The program that ``Program.to_dict`` described.
+
+        Raises:
+            ProgramError: a field is missing, unknown, of the wrong type or shape, out of range or inconsistent.
+        """
+        ...
+
+    def executor(
+        self, program: Any, *, switches: Mapping[str, Any] | None = None, slow_clock_hz: float | None = None
+    ) -> Executor:
+        """An executor of ``program``; ``switches`` settle what the chip's documents leave open."""
+        ...
+
+
+@dataclass(frozen=True)
+class Target:
+    """A chip: its name, its description (of the family's ``chip_model``) and the code of its family."""
+
+    name: str
+    chip: Any
+    family: Family
+    family_name: str
+
+
+def target_names(folder: Path = TARGETS) -> list[str]:
+    """Names of all chips, sorted: the folders whose ``chip.yaml`` is not marked ``abstract``."""
+    return sorted(path.parent.name for path in folder.glob("*/chip.yaml") if not _is_abstract(path))
+
+
+def load_target(name: str, folder: Path = TARGETS) -> Target:
+    """The chip ``name``.
+
+    Raises:
+        ConfigError: there is no such chip, or its ``chip.yaml`` is not valid; the message names file and field.
+    """
+    import pydantic
+
+    if name not in (names := target_names(folder)):
+        raise ConfigError(
+            f"there is no target {name!r}.", remedy=f"choose one of: {', '.join(names)}.", code="unknown-target"
+        )
+    path = folder / name / "chip.yaml"
+    data = _read_yaml(path)
+    family_name = data.get("family")
+    if not isinstance(family_name, str) or not family_name.isidentifier():
+        raise ConfigError(
+            f"{path}: family: {family_name!r} names no chip family.",
+            remedy="write the name of the folder whose code serves the chip, e.g. family: dynapcnn.",
+            code="chip-yaml",
+        )
+    try:
+        family: Family = import_module(f"neurodeploy.targets.{family_name}.family").family
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ConfigError(
+            f"{path}: family: {family_name!r} names no chip family ({error}).",
+            remedy="write the name of the folder whose code serves the chip, e.g. family: dynapcnn.",
+            code="chip-yaml",
+        ) from None
+    shared = TARGETS / family_name / "chip.yaml"
+    merged = _overlay(_read_yaml(shared), data) if shared.exists() else dict(data)
+    merged.pop("abstract", None)
+    try:
+        chip: Any = family.chip_model.model_validate(merged)
+    except pydantic.ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, problem['loc'])) or '(top level)'}: {problem['msg']}" for problem in error.errors()
+        ]
+        raise ConfigError(
+            f"{path} is not valid: {'; '.join(problems)}.",
+            remedy=f"correct these fields; {shared} shows them all.",
+            code="chip-yaml",
+        ) from None
+    if getattr(chip, "name", name) != name:
+        raise ConfigError(
+            f"{path}: name: the chip is called {chip.name!r}, its folder {name!r}.",
+            remedy="give both the same name.",
+            code="chip-yaml",
+        )
+    return Target(name, chip, family, family_name)
+
+
+def _is_abstract(path: Path) -> bool:
+    try:
+        return bool(_read_yaml(path).get("abstract", False))
+    except ConfigError:
+        # A damaged file is listed, so that loading it says what is wrong; it must not hide the other chips.
+        return False
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"{path} cannot be read: {error}.", remedy="correct the file or restore it.", code="chip-yaml"
+        ) from None
+    if not isinstance(data, dict):
+        raise ConfigError(
+            f"{path} holds no fields.", remedy="write the chip's fields as name: value lines.", code="chip-yaml"
+        )
+    return data
+
+
+def _overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """``above`` laid over ``below``, field by field; anything but a group of fields is replaced as a whole."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _overlay(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged

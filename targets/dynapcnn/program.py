@@ -1,4 +1,4 @@
-"""The configuration of a DynapCNN-family chip as plain data, with the field names of the vendor's configuration object."""
+"""The configuration of a DynapCNN-family chip as plain data, with the vendor's field names on disk."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -87,5 +87,46 @@ class DynapcnnProgram:
         return next(core.output_shape for core in self.cores if core.layer == layer)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready data; see ``README.md`` for the field names."""
-        raise NotImplementedError
+        """JSON-ready data with the field names of samna's configuration object; see ``README.md``."""
+        return {
+            "target": self.target,
+            "entry_core": self.entry_core,
+            "layers": [{"name": core.layer, "core": core.core} for core in self.cores],
+            "cnn_layers": {str(core.core): _cnn_layer(core) for core in self.cores},
+        }
+
+
+def _cnn_layer(core: CoreProgram) -> dict[str, Any]:
+    initial = core.neurons_initial_value
+    unused = {"enable": False, "layer": 0, "pooling": 1, "feature_shift": 0}
+    return {
+        "dimensions": {
+            "input_shape": _shape(core.input_shape),
+            "output_shape": _shape(core.output_shape),
+            "padding": _xy(core.padding),
+            "stride": _xy(core.stride),
+            "kernel_size": core.kernel_size,
+        },
+        # The chip's order is [out][in][x][y] and [feature][x][y].
+        "weights": core.weights.transpose(0, 1, 3, 2).tolist(),
+        "biases": core.biases.tolist(),
+        "neurons_initial_value": None if initial is None else initial.transpose(0, 2, 1).tolist(),
+        "threshold_high": core.threshold_high,
+        "threshold_low": core.threshold_low,
+        "return_to_zero": core.return_to_zero,
+        "leak_enable": core.leak_enable,
+        "monitor_enable": core.monitor_enable,
+        "destinations": [
+            {"enable": True, "layer": end.core, "pooling": end.pooling, "feature_shift": end.feature_shift}
+            for end in core.destinations
+        ]
+        + [unused] * (2 - len(core.destinations)),
+    }
+
+
+def _xy(pair: Pair) -> dict[str, int]:
+    return {"x": pair[1], "y": pair[0]}
+
+
+def _shape(shape: MapShape) -> dict[str, Any]:
+    return {"feature_count": shape[0], "size": _xy(shape[1:])}

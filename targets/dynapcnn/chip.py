@@ -1,0 +1,131 @@
+"""The description of one chip of the family: every number of ``chip.yaml``, checked, with its source."""
+
+from typing import Annotated, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from neurodeploy.mapping.placement import Core
+
+T = TypeVar("T")
+Positive = Annotated[int, Field(gt=0, strict=True)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Fact(_Frozen, Generic[T]):
+    """A number and where it is from."""
+
+    value: T
+    source: Text
+
+    def __str__(self) -> str:
+        """The value; several values separated by commas."""
+        return ", ".join(map(str, self.value)) if isinstance(self.value, tuple) else str(self.value)
+
+
+class Memory(_Frozen):
+    """Words of one core's memories: kernel (8 bit), neuron (16 bit), bias (16 bit)."""
+
+    kernel: Positive
+    neuron: Positive
+    bias: Annotated[int, Field(ge=0, strict=True)]
+
+
+class Cores(_Frozen):
+    """The cores in the order of their numbers."""
+
+    memories: Annotated[tuple[Memory, ...], Field(min_length=1)]
+    source: Text
+
+
+class Limits(_Frozen):
+    """What one core can do. Sizes are for one side of a map."""
+
+    input_size: Fact[Positive]
+    neuron_size: Fact[Positive]
+    features: Fact[Positive]
+    kernel_size: Fact[Positive]
+    strides: Fact[tuple[Positive, ...]]
+    padding: Fact[Annotated[int, Field(ge=0, strict=True)]]
+    poolings: Fact[tuple[Positive, ...]]
+    destinations: Fact[Positive]
+    weight_bits: Fact[Positive]
+    bias_bits: Fact[Positive]
+    state_bits: Fact[Positive]
+    lowest_threshold: Fact[Positive]
+    highest_v_min: Fact[Annotated[int, Field(lt=0, strict=True)]]
+
+
+class Quantization(_Frozen):
+    """Widths the quantizer scales to."""
+
+    weight_bits: Fact[Positive]
+    bias_bits: Fact[Positive]
+    state_bits: Fact[Positive]
+
+
+class Routing(_Frozen):
+    """Destination numbers that are not cores."""
+
+    readout: Fact[Positive]
+    dvs: Fact[Positive]
+
+
+class Throughput(_Frozen):
+    """Synaptic operations per second that one core can sustain; published anchors, for warnings only."""
+
+    synops_per_second_first_cores: Fact[float]
+    synops_per_second_other_cores: Fact[float]
+
+
+class Energy(_Frozen):
+    """Published power figures."""
+
+    resting_power_mw: Fact[float]
+
+
+class Device(_Frozen):
+    """A board with this chip: ``name`` as sinabs spells it, ``board`` as samna does."""
+
+    name: Text
+    board: Text
+    source: Text
+
+
+class Erratum(_Frozen):
+    """Where the silicon differs from its description."""
+
+    code: Text
+    text: Text
+    source: Text
+
+
+class Chip(_Frozen):
+    """One chip; ``family`` is the folder in ``targets/`` whose code serves it."""
+
+    name: Text
+    title: Text
+    family: Text
+    samna_module: Text
+    devices: tuple[Device, ...]
+    cores: Cores
+    limits: Limits
+    quantization: Quantization
+    routing: Routing
+    throughput: Throughput
+    energy: Energy
+    errata: tuple[Erratum, ...]
+
+    @field_validator("limits")
+    @classmethod
+    def _unpooled_and_unstrided_are_allowed(cls, limits: Limits) -> Limits:
+        if 1 not in limits.strides.value or 1 not in limits.poolings.value:
+            raise ValueError("strides and poolings must allow 1")
+        return limits
+
+    def placement_cores(self) -> list[Core]:
+        """The cores as ``neurodeploy.mapping.placement`` takes them."""
+        return [Core(number, memory.model_dump()) for number, memory in enumerate(self.cores.memories)]

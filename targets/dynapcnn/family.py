@@ -1,0 +1,102 @@
+"""What the family provides to the pipeline: the methods of ``neurodeploy.target.Family``."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from neurodeploy.errors import ConfigError, MappingError, NeurodeployError
+from neurodeploy.graph.graph import Graph, Pass
+from neurodeploy.mapping.placement import CoreChoice
+from neurodeploy.target import Executor, Finding, Rule
+from neurodeploy.targets.dynapcnn.chip import Chip
+from neurodeploy.targets.dynapcnn.constraints import CONSTRAINTS, broken
+from neurodeploy.targets.dynapcnn.layers import core_layers
+from neurodeploy.targets.dynapcnn.lower import lower
+from neurodeploy.targets.dynapcnn.mapped import MappedNetwork, findings_of, map_network, place_layers
+from neurodeploy.targets.dynapcnn.program import DynapcnnProgram
+from neurodeploy.targets.dynapcnn.read_program import read_program
+
+if TYPE_CHECKING:
+    from neurodeploy.quantize import QuantizationSpec
+
+PLACEMENT = "Every layer has a core of its own, whose kernel, neuron and bias memory hold it; there are {cores} cores."
+
+
+class DynapcnnFamily:
+    """Convolution, integrate-and-fire neurons and sum-pooling per core."""
+
+    chip_model = Chip
+
+    def rules(self, chip: Chip) -> list[Rule]:
+        """Every rule, the placement last."""
+        return [*(constraint.rule(chip) for constraint in CONSTRAINTS), _placement(chip, "placement")]
+
+    def passes(self, chip: Chip) -> tuple[Pass, ...]:
+        """Folding of batch norm, average pooling and input gain; linear layers as convolutions."""
+        from neurodeploy.quantize import PASSES
+
+        return PASSES
+
+    def quantization_spec(self, chip: Chip) -> "QuantizationSpec":
+        """The widths in the chip's description."""
+        from neurodeploy.quantize import QuantizationSpec
+
+        widths = chip.quantization
+        return QuantizationSpec(widths.weight_bits.value, widths.bias_bits.value, widths.state_bits.value)
+
+    def check(self, graph: Graph, chip: Chip) -> list[Finding]:
+        """All rules that ``graph`` breaks, placement included; passes that cannot run are findings too."""
+        findings: list[Finding] = []
+        for step in self.passes(chip):
+            try:
+                graph = step(graph)
+            except NeurodeployError as error:
+                text = (step.__doc__ or step.__name__).strip().splitlines()[0]
+                findings.append(Finding("", Rule(error.code, text, "error"), error.message, "", error.remedy))
+        layers = core_layers(graph)
+        if findings:
+            # A graph that the passes left half-way breaks rules about kinds of nodes: only the layers say something.
+            return [*findings, *(finding for layer in layers.values() for finding in broken("layer", layer, chip))]
+        findings = findings_of(graph, layers, chip)
+        try:
+            place_layers(layers, chip)
+        except MappingError as error:
+            findings.append(Finding("", _placement(chip, error.code), error.message, "", error.remedy))
+        return findings
+
+    def map(self, graph: Graph, chip: Chip, layer2core_map: CoreChoice = "auto") -> MappedNetwork:
+        """Give each layer of a quantized graph a core; see ``map_network``."""
+        return map_network(graph, chip, layer2core_map)
+
+    def lower(self, mapped: MappedNetwork, monitor_layers: Sequence[str] | None = None) -> DynapcnnProgram:
+        """The chip's configuration; see ``lower.py``."""
+        return lower(mapped, monitor_layers)
+
+    def read_program(self, data: Mapping[str, Any], chip: Chip) -> DynapcnnProgram:
+        """A program from its data, every field checked; see ``read_program.py``."""
+        return read_program(data, chip)
+
+    def executor(
+        self,
+        program: DynapcnnProgram,
+        *,
+        switches: Mapping[str, Any] | None = None,
+        slow_clock_hz: float | None = None,
+    ) -> Executor:
+        """The event-driven emulator."""
+        from neurodeploy.targets.dynapcnn.emulator import Emulator
+        from neurodeploy.targets.dynapcnn.switches import Switches
+
+        names = list(Switches.__dataclass_fields__)
+        for name in switches or ():
+            if name not in names:
+                raise ConfigError(
+                    f"there is no switch {name!r}.", remedy=f"the switches are: {', '.join(names)}.", code="switch"
+                )
+        return Emulator(program, Switches(**(switches or {})), slow_clock_hz)
+
+
+def _placement(chip: Chip, code: str) -> Rule:
+    return Rule(code, PLACEMENT.format(cores=len(chip.cores.memories)), "error")
+
+
+family = DynapcnnFamily()

@@ -1,0 +1,66 @@
+"""From a mapped network to the chip's configuration."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from neurodeploy.errors import ConfigError
+from neurodeploy.targets.dynapcnn.mapped import MappedLayer, MappedNetwork
+from neurodeploy.targets.dynapcnn.program import CoreProgram, Destination, DynapcnnProgram
+
+
+def lower(mapped: MappedNetwork, monitor_layers: Sequence[str] | None = None) -> DynapcnnProgram:
+    """The configuration of every core.
+
+    Args:
+        mapped: the network on its cores.
+        monitor_layers: layers whose spikes the host sees; None: the output layers.
+
+    Raises:
+        ConfigError: ``monitor_layers`` names a layer that does not exist.
+    """
+    if monitor_layers is None:
+        monitor_layers = [name for name, placed in mapped.layers.items() if placed.layer.is_output]
+    for name in monitor_layers:
+        if name not in mapped.layers:
+            raise ConfigError(
+                f"monitor_layers names {name!r}, which does not exist.",
+                remedy=f"the layers are: {', '.join(mapped.layers)}.",
+                code="monitor-layers",
+            )
+    return DynapcnnProgram(
+        target=mapped.chip.name,
+        cores=tuple(_core(mapped, placed, placed.name in monitor_layers) for placed in mapped.layers.values()),
+        entry_core=next(placed.core for placed in mapped.layers.values() if placed.layer.takes_input),
+    )
+
+
+def _core(mapped: MappedNetwork, placed: MappedLayer, monitor: bool) -> CoreProgram:
+    layer = placed.layer
+    conv, neuron = layer.conv, layer.neuron
+    initial_v = neuron.initial_v
+    if initial_v is not None:
+        initial_v = np.broadcast_to(initial_v, layer.output_shape).astype(np.int16) if np.any(initial_v) else None
+    biases = conv.bias if layer.has_bias and conv.bias is not None else np.zeros(layer.output_shape[0])
+    lowest = -(2 ** (mapped.chip.limits.state_bits.value - 1))
+    return CoreProgram(
+        layer=layer.name,
+        core=placed.core,
+        input_shape=layer.input_shape,
+        output_shape=layer.output_shape,
+        kernel_size=conv.weight.shape[2],
+        stride=conv.stride,
+        padding=conv.padding,
+        # The rules have checked that the integers are in range, so the narrower type changes no value.
+        weights=np.ascontiguousarray(conv.weight, np.int8),
+        biases=np.ascontiguousarray(biases, np.int16),
+        threshold_high=int(np.max(neuron.threshold)),
+        threshold_low=lowest if neuron.v_min is None else int(np.max(neuron.v_min)),
+        return_to_zero=neuron.reset == "zero",
+        leak_enable=layer.has_bias,
+        monitor_enable=monitor,
+        destinations=tuple(
+            Destination(mapped.layers[end.layer].core, end.pooling[0], end.feature_shift) for end in layer.destinations
+        ),
+        neurons_initial_value=initial_v,
+    )

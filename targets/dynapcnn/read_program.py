@@ -1,0 +1,243 @@
+"""A program from its data: every field's presence, type, range and shape, then the rules of the chip."""
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurodeploy.errors import ProgramError
+from neurodeploy.graph.nodes import Conv2d, Neuron, SumPool2d
+from neurodeploy.mapping.placement import Item, shortfalls
+from neurodeploy.targets.dynapcnn.chip import Chip
+from neurodeploy.targets.dynapcnn.constraints import broken
+from neurodeploy.targets.dynapcnn.layers import CoreLayer, LayerDestination
+from neurodeploy.targets.dynapcnn.memory import needs
+from neurodeploy.targets.dynapcnn.program import CoreProgram, Destination, DynapcnnProgram, MapShape, Pair
+
+CNN_LAYER_FIELDS = (
+    "dimensions",
+    "weights",
+    "biases",
+    "neurons_initial_value",
+    "threshold_high",
+    "threshold_low",
+    "return_to_zero",
+    "leak_enable",
+    "monitor_enable",
+    "destinations",
+)
+
+
+def read_program(data: Mapping[str, Any], chip: Chip) -> DynapcnnProgram:
+    """The program that ``DynapcnnProgram.to_dict`` described.
+
+    Raises:
+        ProgramError: a field is missing, unknown, of the wrong type or shape, out of range, or two fields contradict
+            each other; the message names the field.
+    """
+    fields = _fields(data, "program", ("target", "entry_core", "layers", "cnn_layers"))
+    if fields["target"] != chip.name:
+        _refuse("program.target", f"is {_short(fields['target'])}, not {chip.name!r}")
+    count = len(chip.cores.memories)
+    names: dict[int, str] = {}
+    for index, entry in enumerate(_list(fields["layers"], "program.layers", range(1, count + 1))):
+        path = f"program.layers[{index}]"
+        entry = _fields(entry, path, ("name", "core"))
+        if not isinstance(entry["name"], str) or not entry["name"] or entry["name"] in names.values():
+            _refuse(f"{path}.name", f"is {_short(entry['name'])}; it must be a text that no other layer has")
+        core = _integer(entry["core"], f"{path}.core", 0, count - 1)
+        if core in names:
+            _refuse(f"{path}.core", f"is {core}, which holds {names[core]!r} already")
+        names[core] = entry["name"]
+    configured = _fields(fields["cnn_layers"], "program.cnn_layers", tuple(map(str, names)))
+    cores = tuple(_core(configured[str(core)], f"program.cnn_layers.{core}", core, names) for core in names)
+    entry_core = _integer(fields["entry_core"], "program.entry_core", 0, count - 1)
+    if entry_core not in names:
+        _refuse("program.entry_core", f"is {entry_core}, which holds no layer")
+    program = DynapcnnProgram(target=chip.name, cores=cores, entry_core=entry_core)
+    _check(program, chip)
+    return program
+
+
+def _core(data: Any, path: str, number: int, names: Mapping[int, str]) -> CoreProgram:
+    fields = _fields(data, path, CNN_LAYER_FIELDS)
+    dimensions = _fields(
+        fields["dimensions"],
+        f"{path}.dimensions",
+        ("input_shape", "output_shape", "padding", "stride", "kernel_size"),
+    )
+    # Generous bounds keep a damaged file from asking for huge arrays; the chip's own limits are checked afterwards.
+    input_shape = _shape(dimensions["input_shape"], f"{path}.dimensions.input_shape")
+    output_shape = _shape(dimensions["output_shape"], f"{path}.dimensions.output_shape")
+    kernel = _integer(dimensions["kernel_size"], f"{path}.dimensions.kernel_size", 1, 255)
+    f, h, w = output_shape
+    weights = _tensor(fields["weights"], f"{path}.weights", (f, input_shape[0], kernel, kernel), 8)
+    initial = fields["neurons_initial_value"]
+    if initial is not None:
+        initial = _tensor(initial, f"{path}.neurons_initial_value", (f, w, h), 16).astype(np.int16).transpose(0, 2, 1)
+        initial = np.ascontiguousarray(initial)
+    return CoreProgram(
+        layer=names[number],
+        core=number,
+        input_shape=input_shape,
+        output_shape=output_shape,
+        kernel_size=kernel,
+        stride=_pair(dimensions["stride"], f"{path}.dimensions.stride", 1),
+        padding=_pair(dimensions["padding"], f"{path}.dimensions.padding", 0),
+        weights=np.ascontiguousarray(weights.astype(np.int8).transpose(0, 1, 3, 2)),
+        biases=_tensor(fields["biases"], f"{path}.biases", (f,), 16).astype(np.int16),
+        threshold_high=_integer(fields["threshold_high"], f"{path}.threshold_high", -(2**15), 2**15 - 1),
+        threshold_low=_integer(fields["threshold_low"], f"{path}.threshold_low", -(2**15), 2**15 - 1),
+        return_to_zero=_boolean(fields["return_to_zero"], f"{path}.return_to_zero"),
+        leak_enable=_boolean(fields["leak_enable"], f"{path}.leak_enable"),
+        monitor_enable=_boolean(fields["monitor_enable"], f"{path}.monitor_enable"),
+        destinations=_destinations(fields["destinations"], f"{path}.destinations", names),
+        neurons_initial_value=initial,
+    )
+
+
+def _destinations(data: Any, path: str, names: Mapping[int, str]) -> tuple[Destination, ...]:
+    found: list[Destination] = []
+    for index, entry in enumerate(_list(data, path, range(2, 3))):
+        here = f"{path}[{index}]"
+        entry = _fields(entry, here, ("enable", "layer", "pooling", "feature_shift"))
+        core = _integer(entry["layer"], f"{here}.layer", 0, 255)
+        pooling = _integer(entry["pooling"], f"{here}.pooling", 1, 255)
+        shift = _integer(entry["feature_shift"], f"{here}.feature_shift", 0, 1023)
+        if not _boolean(entry["enable"], f"{here}.enable"):
+            if (core, pooling, shift) != (0, 1, 0):
+                _refuse(here, "is not enabled, but not empty")
+        elif len(found) < index:
+            _refuse(here, "is enabled, but the one before it is not")
+        elif core not in names:
+            _refuse(f"{here}.layer", f"is {core}, which holds no layer")
+        else:
+            found.append(Destination(core, pooling, shift))
+    return tuple(found)
+
+
+def _check(program: DynapcnnProgram, chip: Chip) -> None:
+    """What no single field can be wrong about: the order, the shapes between fields, the rules, the memories."""
+    by_core = {core.core: core.layer for core in program.cores}
+    seen: set[int] = set()
+    layers: dict[str, CoreLayer] = {}
+    cores = chip.placement_cores()
+    for core in program.cores:
+        path = f"program.cnn_layers.{core.core}"
+        seen.add(core.core)
+        if any(end.core in seen for end in core.destinations):
+            _refuse(
+                f"{path}.destinations", "lead back to a layer that does not come later; layers are in network order"
+            )
+        if core.leak_enable != bool(core.biases.any()):
+            _refuse(f"{path}.leak_enable", f"is {core.leak_enable}, and the biases say the opposite")
+        layer = _layer(core, by_core, core.core == program.entry_core)
+        _, h, w = core.input_shape
+        for axis, side in ((0, h), (1, w)):
+            expected = (side + 2 * core.padding[axis] - core.kernel_size) // core.stride[axis] + 1
+            if core.output_shape[1 + axis] != expected:
+                name = f"{path}.dimensions.output_shape.size.{'yx'[axis]}"
+                _refuse(name, f"is {core.output_shape[1 + axis]}; kernel, stride and padding give {expected}")
+        lacking = shortfalls(Item(layer.name, needs(layer)), cores[core.core])
+        if lacking:
+            _refuse(path, f"does not hold {layer.name!r}: {', '.join(map(str, lacking))}")
+        layers[layer.name] = layer
+    findings = [finding for layer in layers.values() for finding in broken("layer", layer, chip)]
+    for finding in [*findings, *broken("network", layers, chip)]:
+        if finding.rule.severity == "error":
+            _refuse("program", f"breaks a rule of {chip.name}: {finding.message.rstrip('.')}")
+
+
+def _layer(core: CoreProgram, by_core: Mapping[int, str], takes_input: bool) -> CoreLayer:
+    conv = Conv2d(core.weights, core.biases if core.leak_enable else None, core.stride, core.padding)
+    neuron = Neuron(
+        np.array(core.threshold_high, np.int16),
+        np.array(core.threshold_low, np.int16),
+        reset="zero" if core.return_to_zero else "subtract",
+        initial_v=core.neurons_initial_value,
+    )
+    destinations = tuple(
+        LayerDestination(
+            by_core[end.core], (SumPool2d((end.pooling, end.pooling), (end.pooling, end.pooling)),), end.feature_shift
+        )
+        for end in core.destinations
+    )
+    return CoreLayer(
+        name=core.layer,
+        conv=conv,
+        neuron=neuron,
+        input_shape=core.input_shape,
+        output_shape=core.output_shape,
+        sources=(),
+        takes_input=takes_input,
+        destinations=destinations,
+        is_output=core.monitor_enable,
+    )
+
+
+def _refuse(path: str, problem: str) -> NoReturn:
+    raise ProgramError(
+        f"{path} {problem}.", remedy="compile the network again; do not edit the program.", code="program-field"
+    )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _fields(data: Any, path: str, names: tuple[str, ...]) -> Mapping[str, Any]:
+    if not isinstance(data, Mapping):
+        _refuse(path, f"is {_short(data)}; it must have the fields {', '.join(names)}")
+    if missing := [name for name in names if name not in data]:
+        _refuse(path, f"lacks {', '.join(missing)}")
+    if unknown := [name for name in data if name not in names]:
+        _refuse(path, f"has unknown fields: {_short(', '.join(map(str, unknown)))}")
+    return data
+
+
+def _list(data: Any, path: str, lengths: range) -> list[Any]:
+    if not isinstance(data, list) or len(data) not in lengths:
+        _refuse(path, f"must be a list of {lengths.start} to {lengths.stop - 1} entries")
+    return data
+
+
+def _integer(value: Any, path: str, lowest: int, highest: int) -> int:
+    # bool is an int to Python, not to the chip.
+    if type(value) is not int or not lowest <= value <= highest:
+        _refuse(path, f"is {_short(value)}; it must be an integer from {lowest} to {highest}")
+    return value
+
+
+def _boolean(value: Any, path: str) -> bool:
+    if not isinstance(value, bool):
+        _refuse(path, f"is {_short(value)}; it must be true or false")
+    return value
+
+
+def _pair(data: Any, path: str, lowest: int) -> Pair:
+    fields = _fields(data, path, ("x", "y"))
+    return _integer(fields["y"], f"{path}.y", lowest, 255), _integer(fields["x"], f"{path}.x", lowest, 255)
+
+
+def _shape(data: Any, path: str) -> MapShape:
+    fields = _fields(data, path, ("feature_count", "size"))
+    return (
+        _integer(fields["feature_count"], f"{path}.feature_count", 1, 65535),
+        *_pair(fields["size"], f"{path}.size", 1),
+    )
+
+
+def _tensor(data: Any, path: str, shape: tuple[int, ...], bits: int) -> NDArray[np.int64]:
+    """Nested lists of integers of exactly this shape and width."""
+    flat = [data]
+    for length in shape:
+        if any(not isinstance(part, list) or len(part) != length for part in flat):
+            _refuse(path, f"must have the shape {list(shape)}")
+        flat = [value for part in flat for value in part]
+    limit = 2 ** (bits - 1)
+    for value in flat:
+        if type(value) is not int or not -limit <= value < limit:
+            _refuse(path, f"holds {_short(value)}; it must hold integers from {-limit} to {limit - 1}")
+    return np.array(flat, np.int64).reshape(shape)
