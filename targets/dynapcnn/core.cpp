@@ -1,0 +1,514 @@
+// Event-driven execution of a DynapCNN-family program: integers, one event at a time. specification.py in this folder
+// says what is computed; this file says how it is computed fast, with the same result in the same order.
+//
+// An event is 32 bits: step tag 8 | feature 10 | y 7 | x 7. The tag is the place of the causing host event (or clock
+// tick) in a chunk of at most 256 of them. A core works through a whole chunk before the next core does; the tags
+// restore time stamps and, where several cores feed one, the order that finishing every host event first would give.
+//
+// State is int16 [row][column][feature] in emission order (for the default order rows and columns are mirrored), and
+// weights are int16 [channel][phase][kernel row][kernel column][feature], so that an event touches, per kernel row,
+// one contiguous run of neurons with one contiguous run of weights, and spikes leave in memory order.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <deque>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "registry.hpp"
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define ND_X86 1
+#include <immintrin.h>
+#endif
+
+namespace nb = nanobind;
+
+namespace {
+
+constexpr int kMaxSide = 128;
+constexpr int kMaxSteps = 256;
+constexpr size_t kVector = 64;  // elements that a vector access may pass the end of an array by
+constexpr uint32_t kTag = 0xFF000000u;
+
+uint32_t pack(uint32_t f, uint32_t y, uint32_t x) { return f << 14 | y << 7 | x; }
+uint32_t feature_of(uint32_t e) { return e >> 14 & 1023; }
+uint32_t y_of(uint32_t e) { return e >> 7 & 127; }
+uint32_t x_of(uint32_t e) { return e & 127; }
+uint32_t tag_of(uint32_t e) { return e >> 24; }
+
+#pragma pack(push, 1)
+struct HostEvent {  // events.array.EVENT_DTYPE
+    int64_t t;
+    uint16_t x, y;
+    uint8_t p;
+};
+struct Spike {  // target.SPIKE_DTYPE
+    uint8_t layer;
+    int64_t t;
+    uint16_t c, y, x;
+};
+#pragma pack(pop)
+static_assert(sizeof(HostEvent) == 13 && sizeof(Spike) == 15, "packed like the structured arrays");
+
+// Which neuron rows (or columns) an event in one input row (or column) reaches.
+struct Reach {
+    int32_t count = 0;    // rows touched
+    int32_t state = 0;    // index of the first one in memory
+    int32_t address = 0;  // its y (or x) coordinate; the next ones follow in steps of the core's direction
+    int32_t weights = 0;  // offset of its weights
+};
+
+struct Edge {
+    int shift = 0;
+    int log2_pooling = 0;
+};
+
+struct Source {  // one core that feeds this one; two edges when both its destinations point here
+    int core = 0;
+    std::vector<Edge> edges;
+};
+
+struct Core {
+    int C = 0, H = 0, W = 0, F = 0, out_h = 0, out_w = 0;
+    int direction = 1;  // +1: memory order is ascending rows and columns, -1: descending
+    bool sort_by_feature = false;
+    bool hard = false, leak = false;
+    bool plain = false;  // no update can saturate, no potential stays at or above the threshold
+    bool wrap = false, zero_touches = false, tick_fires = true, compute_outside = false;
+    int16_t high = 1, low = 0;
+    int row = 0;            // out_w * F: distance of two rows of the state
+    int weight_row = 0;     // distance of two kernel rows of the weights
+    int weight_channel = 0;
+    std::vector<int16_t> state, initial, weights, bias;
+    std::vector<uint32_t> lanes;  // address of each neuron of a run, relative to the first
+    std::array<Reach, kMaxSide> rows, columns;
+    std::vector<Source> sources;
+
+    std::vector<uint32_t> inbox;   // events to process, in order
+    std::vector<uint32_t> spikes;  // spikes of this chunk, unpooled; size() is the capacity
+    size_t fired = 0;              // number of spikes in it
+    size_t most_per_event = 0;
+    uint64_t events = 0, synops = 0, total_spikes = 0, dropped = 0, saturated = 0;
+    uint32_t* counts = nullptr;
+
+    void reserve(size_t most) {
+        if (spikes.size() < fired + most + kVector) spikes.resize(2 * (fired + most + kVector));
+    }
+};
+
+// One update of a rectangle of neurons: by an event (weights) or by a tick (biases).
+struct Patch {
+    int16_t* state;
+    const int16_t* weights;
+    int weight_row;
+    int rows;
+    int run;
+    uint32_t address;       // of the first neuron, with the tag
+    uint32_t address_step;  // to the next row
+};
+
+Patch event_patch(Core& core, uint32_t event) {
+    const Reach& y = core.rows[y_of(event)];
+    const Reach& x = core.columns[x_of(event)];
+    return {core.state.data() + static_cast<ptrdiff_t>(y.state) * core.row + static_cast<ptrdiff_t>(x.state) * core.F,
+            core.weights.data() + static_cast<ptrdiff_t>(feature_of(event)) * core.weight_channel + y.weights + x.weights,
+            core.weight_row,
+            y.count,
+            x.count * core.F,
+            (event & kTag) + pack(0, y.address, x.address),
+            static_cast<uint32_t>(core.direction * 128)};
+}
+
+Patch tick_patch(Core& core, uint32_t tag) {
+    const bool mirrored = core.direction < 0;
+    return {core.state.data(), core.bias.data(), 0, core.out_h, core.row,
+            (tag << 24) + pack(0, mirrored ? core.out_h - 1 : 0, mirrored ? core.out_w - 1 : 0),
+            static_cast<uint32_t>(core.direction * 128)};
+}
+
+// ---- the update rule, once per instruction set --------------------------------------------------------------------
+
+void update_portable(Core& core, const Patch& patch, bool fires) {
+    uint32_t* out = core.spikes.data() + core.fired;
+    int16_t* state = patch.state;
+    const int16_t* weights = patch.weights;
+    uint32_t address = patch.address;
+    for (int r = 0; r < patch.rows; ++r, state += core.row, weights += patch.weight_row, address += patch.address_step) {
+        for (int i = 0; i < patch.run; ++i) {
+            if (weights[i] == 0 && !core.zero_touches) continue;
+            int v = state[i] + weights[i];
+            if (v != static_cast<int16_t>(v)) {
+                ++core.saturated;
+                v = core.wrap ? static_cast<int16_t>(v) : std::clamp(v, -32768, 32767);
+            }
+            v = std::max<int>(v, core.low);
+            if (fires && v >= core.high) {
+                *out++ = address + core.lanes[i];
+                v = core.hard ? 0 : v - core.high;
+            }
+            state[i] = static_cast<int16_t>(v);
+        }
+    }
+    core.fired = out - core.spikes.data();
+}
+
+void events_portable(Core& core, const uint32_t* events, size_t n) {
+    for (size_t i = 0; i < n; ++i) {
+        const Patch patch = event_patch(core, events[i]);
+        core.synops += static_cast<uint64_t>(patch.rows) * patch.run;
+        core.reserve(core.most_per_event);
+        const size_t before = core.fired;
+        update_portable(core, patch, true);
+        if (core.sort_by_feature) std::sort(core.spikes.begin() + before, core.spikes.begin() + core.fired);
+    }
+}
+
+struct Isa {
+    const char* name;
+    void (*events)(Core&, const uint32_t*, size_t);
+    void (*update)(Core&, const Patch&, bool);
+};
+
+Isa choose(const std::string& name) {
+    const std::vector<Isa> available = {{"portable", events_portable, update_portable}};
+    for (const Isa& isa : available)
+        if (name.empty() || name == isa.name) return isa;
+    throw std::invalid_argument("instruction set " + name + " is not available here");
+}
+
+std::vector<std::string> available() { return {"portable"}; }
+
+// ---- the network --------------------------------------------------------------------------------------------------
+
+using Bytes = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Weights = nb::ndarray<const int8_t, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+using Biases = nb::ndarray<const int16_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Potentials = nb::ndarray<const int16_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+
+template <class T>
+nb::object owned(T* data, std::initializer_list<size_t> shape) {
+    nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<T*>(p); });
+    return nb::cast(nb::ndarray<nb::numpy, T>(data, shape, owner));
+}
+
+class Network {
+public:
+    Network(const std::string& isa, int entry, double slow_clock_hz, int emission_order, bool fifo,
+            bool zero_weight_touches, bool wrap, bool tick_fires, bool tick_first, bool compute_outside)
+        : isa_(choose(isa)), entry_(entry), hz_(slow_clock_hz), order_(emission_order), fifo_(fifo),
+          zero_touches_(zero_weight_touches), wrap_(wrap), tick_fires_(tick_fires), tick_first_(tick_first),
+          compute_outside_(compute_outside) {}
+
+    void add_core(std::array<int, 3> input, std::array<int, 3> output, int k, std::array<int, 2> stride,
+                  std::array<int, 2> padding, Weights weights, Biases biases, int high, int low, bool hard, bool leak,
+                  Potentials initial) {
+        cores_.emplace_back();
+        Core& core = cores_.back();
+        std::tie(core.C, core.H, core.W) = std::make_tuple(input[0], input[1], input[2]);
+        std::tie(core.F, core.out_h, core.out_w) = std::make_tuple(output[0], output[1], output[2]);
+        core.direction = order_ == 0 ? -1 : 1;
+        core.sort_by_feature = order_ == 2;
+        core.hard = hard;
+        core.leak = leak;
+        core.wrap = wrap_;
+        core.zero_touches = zero_touches_;
+        core.tick_fires = tick_fires_;
+        core.compute_outside = compute_outside_;
+        core.high = static_cast<int16_t>(high);
+        core.low = static_cast<int16_t>(low);
+        core.row = core.out_w * core.F;
+        leaks_ = leaks_ || leak;
+
+        const int F = core.F, sy = stride[0], sx = stride[1];
+        const int ky = (k + sy - 1) / sy, kx = (k + sx - 1) / sx;  // kernel rows and columns that one event can use
+        core.weight_row = kx * F;
+        core.weight_channel = sy * sx * ky * core.weight_row;
+        core.rows = reach(core.out_h, k, sy, padding[0], ky, core.direction, sx * ky * core.weight_row, core.weight_row);
+        core.columns = reach(core.out_w, k, sx, padding[1], kx, core.direction, ky * core.weight_row, F);
+        core.weights.assign(static_cast<size_t>(core.C) * core.weight_channel + kVector, 0);
+        for (int f = 0; f < F; ++f)
+            for (int c = 0; c < core.C; ++c)
+                for (int y = 0; y < k; ++y)
+                    for (int x = 0; x < k; ++x) {
+                        const int j = core.direction < 0 ? y / sy : ky - 1 - y / sy;
+                        const int i = core.direction < 0 ? x / sx : kx - 1 - x / sx;
+                        const size_t place = (((static_cast<size_t>(c) * sy + y % sy) * sx + x % sx) * ky + j) * kx + i;
+                        core.weights[place * F + f] = weights(f, c, y, x);
+                    }
+        const size_t neurons = static_cast<size_t>(core.out_h) * core.row;
+        core.initial.assign(neurons + kVector, 0);
+        for (int f = 0; f < F; ++f)
+            for (int y = 0; y < core.out_h; ++y)
+                for (int x = 0; x < core.out_w; ++x) {
+                    const int my = core.direction < 0 ? core.out_h - 1 - y : y;
+                    const int mx = core.direction < 0 ? core.out_w - 1 - x : x;
+                    core.initial[static_cast<size_t>(my) * core.row + mx * F + f] = initial(f, y, x);
+                }
+        core.bias.assign(core.row + kVector, 0);
+        for (int i = 0; i < core.row; ++i) core.bias[i] = leak ? biases(i % F) : 0;
+        core.lanes.assign(static_cast<size_t>(std::max(core.out_w, kx)) * F + kVector, 0);
+        for (size_t i = 0; i < core.lanes.size(); ++i)
+            core.lanes[i] = (static_cast<uint32_t>(i % F) << 14) + static_cast<uint32_t>(core.direction * static_cast<int>(i / F));
+        core.most_per_event = static_cast<size_t>(ky) * core.weight_row;
+    }
+
+    void connect(int from, int to, int log2_pooling, int shift) {
+        std::vector<Source>& sources = cores_[to].sources;
+        if (sources.empty() || sources.back().core != from) sources.push_back({from, {}});
+        sources.back().edges.push_back({shift, log2_pooling});
+        outgoing_.resize(cores_.size());
+        outgoing_[from].push_back({to, {shift, log2_pooling}});
+    }
+
+    void reset() {
+        for (Core& core : cores_) core.state = core.initial;
+        ticks_ = 0;
+    }
+
+    nb::tuple run(Bytes events, const std::vector<bool>& record, int64_t until_us) {
+        if (events.shape(1) != sizeof(HostEvent) || record.size() != cores_.size())
+            throw std::invalid_argument("run: wrong event size or number of layers");
+        recorded_.clear();
+        nb::list counts;
+        for (Core& core : cores_) {
+            const size_t neurons = static_cast<size_t>(core.out_h) * core.row;
+            core.counts = new uint32_t[neurons]();
+            core.events = core.synops = core.total_spikes = core.dropped = core.saturated = 0;
+            counts.append(owned(core.counts, {static_cast<size_t>(core.F), static_cast<size_t>(core.out_h),
+                                              static_cast<size_t>(core.out_w)}));
+        }
+        {
+            nb::gil_scoped_release release;
+            stream(events.data(), events.shape(0), until_us, record);
+        }
+        uint64_t* counters = new uint64_t[cores_.size() * 5];
+        for (size_t i = 0; i < cores_.size(); ++i) {
+            const Core& core = cores_[i];
+            const uint64_t row[5] = {core.events, core.synops, core.total_spikes, core.dropped, core.saturated};
+            std::copy(row, row + 5, counters + 5 * i);
+        }
+        uint8_t* bytes = new uint8_t[recorded_.size() * sizeof(Spike) + 1];
+        if (!recorded_.empty()) std::memcpy(bytes, recorded_.data(), recorded_.size() * sizeof(Spike));
+        return nb::make_tuple(owned(bytes, {recorded_.size(), sizeof(Spike)}), counts, owned(counters, {cores_.size(), size_t{5}}));
+    }
+
+private:
+    static std::array<Reach, kMaxSide> reach(int size, int k, int stride, int padding, int taps, int direction,
+                                             int phase_weights, int tap_weights) {
+        std::array<Reach, kMaxSide> all;
+        for (int a = 0; a < kMaxSide; ++a) {
+            // Kernel offset phase + stride*j leads to neuron last - j.
+            const int phase = (a + padding) % stride, last = (a + padding) / stride;
+            const int used = phase < k ? (k - phase + stride - 1) / stride : 0;
+            const int from = std::max(0, last - size + 1), to = std::min(used - 1, last);
+            if (to < from) continue;
+            Reach& r = all[a];
+            r.count = to - from + 1;
+            r.address = direction < 0 ? last - from : last - to;
+            r.state = direction < 0 ? size - 1 - r.address : r.address;
+            r.weights = phase * phase_weights + (direction < 0 ? from : taps - 1 - to) * tap_weights;
+        }
+        return all;
+    }
+
+    // Cut the events and the clock's ticks into chunks of steps.
+    void stream(const uint8_t* bytes, size_t n, int64_t until_us, const std::vector<bool>& record) {
+        const bool joins = std::any_of(cores_.begin(), cores_.end(), [](const Core& core) { return core.sources.size() > 1; });
+        queued_ = fifo_ && joins;
+        for (size_t i = 0; i <= n; ++i) {
+            HostEvent event{until_us, 0, 0, 0};
+            if (i < n) std::memcpy(&event, bytes + i * sizeof(HostEvent), sizeof(HostEvent));
+            while (leaks_ && hz_ > 0) {
+                const int64_t tick_us = static_cast<int64_t>(static_cast<double>(ticks_ + 1) * 1e6 / hz_);
+                if (tick_us > event.t || (tick_us == event.t && !tick_first_)) break;
+                ++ticks_;
+                add_step(tick_us, kTick, record);
+            }
+            if (i < n) add_step(event.t, pack(event.p, event.y, event.x), record);
+        }
+        flush(record);
+    }
+
+    void add_step(int64_t t, uint32_t event, const std::vector<bool>& record) {
+        const uint32_t tag = static_cast<uint32_t>(times_.size()) << 24;
+        times_.push_back(t);
+        if (event == kTick)
+            ticked_.push_back(tag);
+        else
+            host_.push_back(tag | event);
+        if (times_.size() == (queued_ ? 1 : chunk_)) flush(record);
+    }
+
+    void flush(const std::vector<bool>& record) {
+        if (times_.empty()) return;
+        if (queued_)
+            one_queue();
+        else
+            core_by_core();
+        keep(record);
+        size_t work = 0;
+        for (Core& core : cores_) {
+            work += core.fired;
+            core.fired = 0;
+        }
+        // Small enough to stay in the cache, and bounded for networks that multiply their events.
+        if (work > 65536) chunk_ = std::max<size_t>(1, chunk_ / 2);
+        if (work < 16384) chunk_ = std::min<size_t>(kMaxSteps, chunk_ * 2);
+        times_.clear();
+        ticked_.clear();
+        host_.clear();
+    }
+
+    void core_by_core() {
+        for (size_t index = 0; index < cores_.size(); ++index) {
+            Core& core = cores_[index];
+            gather(core, static_cast<int>(index));
+            const uint32_t* events = core.inbox.data();
+            const uint32_t* const end = events + core.inbox.size();
+            if (core.leak)
+                for (uint32_t tag : ticked_) {
+                    const uint32_t* upto = std::lower_bound(events, end, tag, [](uint32_t e, uint32_t t) { return (e & kTag) < t; });
+                    process(core, events, upto - events);
+                    tick(core, tag);
+                    events = upto;
+                }
+            process(core, events, end - events);
+        }
+    }
+
+    // One queue for the whole chip, one step at a time.
+    void one_queue() {
+        std::deque<std::pair<int, uint32_t>> queue;
+        outgoing_.resize(cores_.size());
+        const auto send = [&](size_t index, size_t from) {
+            for (size_t i = from; i < cores_[index].fired; ++i)
+                for (const auto& [to, edge] : outgoing_[index]) {
+                    cores_[to].inbox.clear();
+                    forward(cores_[to], cores_[index].spikes[i], edge);
+                    if (!cores_[to].inbox.empty()) queue.emplace_back(to, cores_[to].inbox[0]);
+                }
+        };
+        for (uint32_t tag : ticked_)
+            for (size_t index = 0; index < cores_.size(); ++index)
+                if (cores_[index].leak) {
+                    tick(cores_[index], tag);
+                    send(index, 0);
+                }
+        for (uint32_t event : host_) queue.emplace_back(entry_, event);
+        while (!queue.empty()) {
+            const auto [index, event] = queue.front();
+            queue.pop_front();
+            const size_t from = cores_[index].fired;
+            process(cores_[index], &event, 1);
+            send(index, from);
+        }
+    }
+
+    static bool accepts(const Core& core, uint32_t f, uint32_t y, uint32_t x) {
+        const bool inside = y < static_cast<uint32_t>(core.H) && x < static_cast<uint32_t>(core.W);
+        return f < static_cast<uint32_t>(core.C) && (inside || core.compute_outside);
+    }
+
+    static void forward(Core& core, uint32_t spike, const Edge& edge) {
+        const uint32_t f = feature_of(spike) + edge.shift;
+        const uint32_t y = y_of(spike) >> edge.log2_pooling, x = x_of(spike) >> edge.log2_pooling;
+        if (accepts(core, f, y, x))
+            core.inbox.push_back((spike & kTag) | pack(f, y, x));
+        else
+            ++core.dropped;
+    }
+
+    // Fill a core's inbox from the host and from the cores that feed it.
+    void gather(Core& core, int index) {
+        core.inbox.clear();
+        if (index == entry_) core.inbox = host_;
+        for (const Source& source : core.sources) {
+            const Core& from = cores_[source.core];
+            for (size_t i = 0; i < from.fired; ++i)
+                for (const Edge& edge : source.edges) forward(core, from.spikes[i], edge);
+        }
+        if (core.sources.size() + (index == entry_) > 1)
+            std::stable_sort(core.inbox.begin(), core.inbox.end(), [](uint32_t a, uint32_t b) { return tag_of(a) < tag_of(b); });
+    }
+
+    void process(Core& core, const uint32_t* events, size_t n) {
+        core.events += n;
+        isa_.events(core, events, n);
+    }
+
+    void tick(Core& core, uint32_t tag) {
+        core.reserve(static_cast<size_t>(core.out_h) * core.row);
+        const size_t before = core.fired;
+        isa_.update(core, tick_patch(core, tag >> 24), core.tick_fires);
+        if (core.sort_by_feature) std::sort(core.spikes.begin() + before, core.spikes.begin() + core.fired);
+    }
+
+    // Count the chunk's spikes and record them: step by step, and within a step layer by layer.
+    void keep(const std::vector<bool>& record) {
+        for (Core& core : cores_) {
+            core.total_spikes += core.fired;
+            for (size_t i = 0; i < core.fired; ++i) {
+                const uint32_t s = core.spikes[i];
+                ++core.counts[(static_cast<size_t>(feature_of(s)) * core.out_h + y_of(s)) * core.out_w + x_of(s)];
+            }
+        }
+        std::vector<size_t> next(cores_.size(), 0);
+        for (size_t step = 0; step < times_.size(); ++step)
+            for (size_t layer = 0; layer < cores_.size(); ++layer) {
+                if (!record[layer]) continue;
+                const Core& core = cores_[layer];
+                for (size_t& i = next[layer]; i < core.fired && tag_of(core.spikes[i]) == step; ++i) {
+                    const uint32_t s = core.spikes[i];
+                    recorded_.push_back({static_cast<uint8_t>(layer), times_[step], static_cast<uint16_t>(feature_of(s)),
+                                         static_cast<uint16_t>(y_of(s)), static_cast<uint16_t>(x_of(s))});
+                }
+            }
+    }
+
+    static constexpr uint32_t kTick = 0xFFFFFFFFu;
+
+    Isa isa_;
+    int entry_;
+    double hz_;
+    int order_;
+    bool fifo_, zero_touches_, wrap_, tick_fires_, tick_first_, compute_outside_;
+    bool leaks_ = false, queued_ = false;
+    int64_t ticks_ = 0;
+    size_t chunk_ = kMaxSteps;
+    std::vector<Core> cores_;
+    std::vector<std::vector<std::pair<int, Edge>>> outgoing_;
+    std::vector<int64_t> times_;
+    std::vector<uint32_t> ticked_, host_;
+    std::vector<Spike> recorded_;
+};
+
+void bind(nb::module_& module) {
+    module.def("instruction_sets", &available, "Instruction sets this machine has, best first.");
+    nb::class_<Network>(module, "Network")
+        .def(nb::init<const std::string&, int, double, int, bool, bool, bool, bool, bool, bool>(), nb::arg("isa"),
+             nb::arg("entry"), nb::arg("slow_clock_hz"), nb::arg("emission_order"), nb::arg("fifo"),
+             nb::arg("zero_weight_touches"), nb::arg("wrap"), nb::arg("tick_fires"), nb::arg("tick_first"),
+             nb::arg("compute_outside"))
+        .def("add_core", &Network::add_core, nb::arg("input_shape"), nb::arg("output_shape"), nb::arg("kernel_size"),
+             nb::arg("stride"), nb::arg("padding"), nb::arg("weights").noconvert(), nb::arg("biases").noconvert(),
+             nb::arg("threshold_high"), nb::arg("threshold_low"), nb::arg("return_to_zero"), nb::arg("leak_enable"),
+             nb::arg("initial").noconvert())
+        .def("connect", &Network::connect, nb::arg("source"), nb::arg("destination"), nb::arg("log2_pooling"),
+             nb::arg("feature_shift"))
+        .def("reset", &Network::reset)
+        .def("run", &Network::run, nb::arg("events").noconvert(), nb::arg("record"), nb::arg("until_us"));
+}
+
+nd::Registration registration{"dynapcnn", bind};
+
+}  // namespace

@@ -1,0 +1,157 @@
+"""What a program must satisfy before it can be executed. Not the chip's limits: those are ``constraints.py``."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from neurodeploy.errors import EmulationError, ProgramError
+from neurodeploy.events.array import EventArray, as_events
+from neurodeploy.targets.dynapcnn.program import CoreProgram, DynapcnnProgram
+
+#: Widths of an event's address inside the chip: features 0..1023, rows and columns 0..127.
+MAX_FEATURES, MAX_SIDE = 1024, 128
+
+
+def _refuse(core: CoreProgram, message: str, remedy: str = "compile the network again; this program is not consistent.") -> None:
+    raise ProgramError(f"layer {core.layer!r} (core {core.core}): {message}", remedy=remedy, code="program-inconsistent")
+
+
+def _check_shapes(core: CoreProgram) -> None:
+    C, H, W = core.input_shape
+    F, Ho, Wo = core.output_shape
+    k, (sy, sx), (py, px) = core.kernel_size, core.stride, core.padding
+    for name, value, limit in (
+        ("input features", C, MAX_FEATURES),
+        ("input height", H, MAX_SIDE),
+        ("input width", W, MAX_SIDE),
+        ("output features", F, MAX_FEATURES),
+        ("output height", Ho, MAX_SIDE),
+        ("output width", Wo, MAX_SIDE),
+    ):
+        if not 1 <= value <= limit:
+            _refuse(core, f"{name} = {value}; an event address holds 1..{limit}.")
+    if k < 1 or min(sy, sx) < 1 or min(py, px) < 0:
+        _refuse(core, f"kernel {k}, stride {core.stride}, padding {core.padding}: kernel and stride start at 1, padding at 0.")
+    expected = (F, (H - k + 2 * py) // sy + 1, (W - k + 2 * px) // sx + 1)
+    if tuple(core.output_shape) != expected:
+        _refuse(core, f"output_shape is {tuple(core.output_shape)}; kernel, stride and padding give {expected}.")
+    for name, array, dtype, shape in (
+        ("weights", core.weights, np.int8, (F, C, k, k)),
+        ("biases", core.biases, np.int16, (F,)),
+        ("neurons_initial_value", core.neurons_initial_value, np.int16, (F, Ho, Wo)),
+    ):
+        if array is not None and (array.dtype != dtype or array.shape != shape):
+            _refuse(core, f"{name} is {array.dtype} {array.shape}; it must be {np.dtype(dtype)} {shape}.")
+
+
+def _check_thresholds(core: CoreProgram) -> None:
+    if not 1 <= core.threshold_high <= 32767:
+        _refuse(core, f"threshold_high = {core.threshold_high}; it must be 1..32767.")
+    if not -32768 <= core.threshold_low <= 0:
+        _refuse(core, f"threshold_low = {core.threshold_low}; it must be -32768..0.")
+    initial = core.neurons_initial_value
+    if initial is not None and int(initial.min()) < core.threshold_low:
+        _refuse(core, f"neurons_initial_value reaches {int(initial.min())}, below threshold_low = {core.threshold_low}.")
+
+
+def check_executable(program: DynapcnnProgram, slow_clock_hz: float | None) -> None:
+    """Refuse what cannot be executed event by event.
+
+    Args:
+        program: the configuration.
+        slow_clock_hz: ticks of the slow clock per second, or None for no clock.
+
+    Raises:
+        ProgramError: shapes, types, thresholds, initial values or destinations that do not fit together.
+        EmulationError: recurrent connections; a biased core without a slow clock; a slow clock outside 0..1 MHz.
+    """
+    rank = {core.core: index for index, core in enumerate(program.cores)}
+    if len(rank) != len(program.cores) or len(set(program.layers)) != len(program.layers):
+        raise ProgramError(
+            f"cores {[core.core for core in program.cores]} and layers {list(program.layers)} must each be unique.",
+            remedy="compile the network again; this program is not consistent.",
+            code="program-inconsistent",
+        )
+    if program.entry_core not in rank:
+        raise ProgramError(
+            f"entry_core is {program.entry_core}; the configured cores are {sorted(rank)}.",
+            remedy="set entry_core to the core that takes the host's events.",
+            code="program-inconsistent",
+        )
+    for index, core in enumerate(program.cores):
+        _check_shapes(core)
+        _check_thresholds(core)
+        if len(core.destinations) > 2:
+            _refuse(core, f"{len(core.destinations)} destinations; a core has two.")
+        for destination in core.destinations:
+            if destination.core not in rank:
+                _refuse(core, f"destination core {destination.core} is not configured (configured: {sorted(rank)}).")
+            if destination.pooling not in (1, 2, 4) or destination.feature_shift < 0:
+                _refuse(core, f"pooling {destination.pooling}, feature_shift {destination.feature_shift}: 1, 2, 4 and 0 or more.")
+            if rank[destination.core] <= index:
+                raise EmulationError(
+                    f"layer {core.layer!r} (core {core.core}) sends to core {destination.core}, which comes no later: "
+                    "recurrent connections and cores out of network order are not emulated.",
+                    remedy="list the cores in network order; unroll or remove recurrent connections.",
+                    code="recurrent",
+                )
+    leaky = [core.layer for core in program.cores if core.leak_enable]
+    if slow_clock_hz is None and leaky:
+        raise EmulationError(
+            f"layers {', '.join(leaky)} have biases. A bias on this chip is a leak, added on each tick of the slow clock; "
+            "no clock was given.",
+            remedy="give slow_clock_hz=...; one tick per training time step (1e6 / dt_us) reproduces the trained bias.",
+            code="slow-clock",
+        )
+    if slow_clock_hz is not None and not (math.isfinite(slow_clock_hz) and 0 < slow_clock_hz <= 1e6):
+        raise EmulationError(
+            f"slow_clock_hz = {slow_clock_hz}; ticks are counted in microseconds: more than 0, at most 1e6.",
+            remedy="give the clock's rate in hertz, e.g. 1000.",
+            code="slow-clock",
+        )
+
+
+def check_input(
+    program: DynapcnnProgram, events: EventArray, now_us: int, until_us: int | None
+) -> tuple[EventArray, int]:
+    """Check one piece of a stream; return it as ``EVENT_DTYPE`` and the time at which the piece ends.
+
+    Args:
+        program: the configuration that takes the events.
+        events: structured array with ``t, x, y, p``, sorted.
+        now_us: time reached so far.
+        until_us: end of the piece, or None for its last event.
+
+    Raises:
+        EventError: malformed events, or events outside the entry core's input map.
+        EmulationError: time runs backwards.
+    """
+    events = as_events(events, sensor_size=program.input_shape)
+    start_us = int(events["t"][0]) if events.size else now_us
+    last_us = int(events["t"][-1]) if events.size else now_us
+    end_us = last_us if until_us is None else until_us
+    if start_us < now_us or end_us < last_us:
+        raise EmulationError(
+            f"time runs backwards: the stream has reached {now_us} us, this piece spans {start_us}..{last_us} us "
+            f"and ends at {end_us} us.",
+            remedy="call reset() before a new recording; pieces of one recording follow each other in time.",
+            code="time-backwards",
+        )
+    return events, end_us
+
+
+def recorded_layers(program: DynapcnnProgram, record: Sequence[str] | None) -> frozenset[str]:
+    """The layers whose spikes are kept: those named, or all for None.
+
+    Raises:
+        EmulationError: a name the program does not have.
+    """
+    unknown = [name for name in record or () if name not in program.layers]
+    if unknown or isinstance(record, str):
+        raise EmulationError(
+            f"cannot record {unknown or record!r}; the layers are {', '.join(program.layers)}.",
+            remedy="name layers of the program, in a list.",
+            code="unknown-layer",
+        )
+    return frozenset(program.layers if record is None else record)

@@ -1,0 +1,162 @@
+"""The specification: executes a program in plain Python, one event at a time, as the chip is documented to.
+
+Slow and readable on purpose. ``emulator.Emulator`` must equal it spike for spike, in order, and in every counter.
+Sources: Speck Dev Kit Datasheet V1.0, 3.2.4; open questions are the fields of ``Switches``.
+"""
+
+import heapq
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from neurodeploy.events.array import EventArray
+from neurodeploy.target import SPIKE_DTYPE, Execution
+from neurodeploy.targets.dynapcnn.executable import check_executable, check_input, recorded_layers
+from neurodeploy.targets.dynapcnn.program import CoreProgram, DynapcnnProgram
+from neurodeploy.targets.dynapcnn.switches import Switches
+
+Address = tuple[int, int, int]  # (feature, y, x)
+
+COUNTERS = ("events", "synops", "spikes", "dropped", "saturated")
+
+
+class Specification:
+    """An ``Executor`` of a program; arguments, errors and results as ``emulator.Emulator``."""
+
+    def __init__(
+        self, program: DynapcnnProgram, switches: Switches | None = None, slow_clock_hz: float | None = None
+    ) -> None:
+        check_executable(program, slow_clock_hz)
+        self.program = program
+        self.switches = switches or Switches()
+        self.slow_clock_hz = slow_clock_hz
+        self._rank = {core.core: rank for rank, core in enumerate(program.cores)}
+        self.reset()
+
+    def reset(self) -> None:
+        """Set every neuron to its initial value and the clock to 0."""
+        self._v = [
+            np.zeros(core.output_shape, int)
+            if core.neurons_initial_value is None
+            else core.neurons_initial_value.astype(int)
+            for core in self.program.cores
+        ]
+        self._now_us = 0
+        self._ticks = 0
+
+    def run(
+        self, events: EventArray, *, record: Sequence[str] | None = None, until_us: int | None = None
+    ) -> Execution:
+        """Feed events; afterwards run the clock on as if an event came at ``until_us``."""
+        events, until_us = check_input(self.program, events, self._now_us, until_us)
+        wanted = recorded_layers(self.program, record)
+        self._counters = [Counter(dict.fromkeys(COUNTERS, 0)) for _ in self.program.cores]
+        self._counts = [np.zeros(core.output_shape, np.uint32) for core in self.program.cores]
+        spikes: list[tuple[int, int, int, int, int]] = []
+        for t, x, y, p in events.tolist():
+            spikes += self._clock(t)
+            spikes += self._step(t, (p, y, x))
+        spikes += self._clock(until_us)
+        self._now_us = until_us
+        layers = self.program.layers
+        return Execution(
+            np.array([spike for spike in spikes if layers[spike[0]] in wanted], SPIKE_DTYPE),
+            dict(zip(layers, self._counts, strict=True)),
+            {name: dict(counter) for name, counter in zip(layers, self._counters, strict=True)},
+        )
+
+    def _clock(self, t_us: int) -> Iterator[tuple[int, int, int, int, int]]:
+        """The ticks due before an event at ``t_us``; tick k = 1, 2, ... comes at floor(k * 1e6 / slow_clock_hz) us."""
+        first = self.switches.tick_order == "before_events"
+        while self.slow_clock_hz and any(core.leak_enable for core in self.program.cores):
+            tick_us = int((self._ticks + 1) * 1e6 / self.slow_clock_hz)
+            if tick_us > t_us or (tick_us == t_us and not first):
+                return
+            self._ticks += 1
+            yield from self._step(tick_us, None)
+
+    def _step(self, t: int, event: Address | None) -> list[tuple[int, int, int, int, int]]:
+        """One host event, or one tick (None), through the whole network; its spikes, layer by layer."""
+        spikes: list[tuple[int, int, int, int, int]] = []
+        # What waits to be processed: (place in the order of work, order of arrival, core, event; None = leak).
+        pending: list[tuple[int, int, int, Address | None]] = []
+        arrivals = 0
+
+        def push(rank: int, what: Address | None) -> None:
+            nonlocal arrivals
+            heapq.heappush(pending, (rank if self.switches.interleaving == "layers" else 0, arrivals, rank, what))
+            arrivals += 1
+
+        if event is not None:
+            push(self._rank[self.program.entry_core], event)
+        else:
+            for rank, core in enumerate(self.program.cores):
+                if core.leak_enable:
+                    push(rank, None)
+        while pending:
+            _, _, rank, what = heapq.heappop(pending)
+            core = self.program.cores[rank]
+            fired = self._leak(rank, core) if what is None else self._event(rank, core, what)
+            destinations = list(core.destinations)
+            if self.switches.destination_order == "last_to_first":
+                destinations.reverse()
+            for f, y, x in fired:
+                spikes.append((rank, t, f, y, x))
+                self._counts[rank][f, y, x] += 1
+                self._counters[rank]["spikes"] += 1
+                for to in destinations:
+                    target = self._rank[to.core]
+                    address = (f + to.feature_shift, y // to.pooling, x // to.pooling)
+                    if self._accepts(self.program.cores[target], address):
+                        push(target, address)
+                    else:
+                        self._counters[target]["dropped"] += 1
+        return sorted(spikes, key=lambda spike: spike[0])
+
+    def _accepts(self, core: CoreProgram, address: Address) -> bool:
+        inside = all(value < size for value, size in zip(address[1:], core.input_shape[1:], strict=True))
+        return address[0] < core.input_shape[0] and (inside or self.switches.outside_events == "compute")
+
+    def _event(self, rank: int, core: CoreProgram, address: Address) -> list[Address]:
+        """An event entering a core touches every neuron whose kernel window covers its place."""
+        c, y, x = address
+        F, height, width = core.output_shape
+        touched: dict[Address, int] = {}
+        for ky in range(core.kernel_size):
+            for kx in range(core.kernel_size):
+                oy, ry = divmod(y + core.padding[0] - ky, core.stride[0])
+                ox, rx = divmod(x + core.padding[1] - kx, core.stride[1])
+                if ry == rx == 0 and 0 <= oy < height and 0 <= ox < width:
+                    touched.update({(f, oy, ox): int(core.weights[f, c, ky, kx]) for f in range(F)})
+        self._counters[rank]["events"] += 1
+        self._counters[rank]["synops"] += len(touched)
+        return self._update(rank, core, touched, fires=True)
+
+    def _leak(self, rank: int, core: CoreProgram) -> list[Address]:
+        """A tick of the slow clock adds its bias to every neuron."""
+        touched = {(f, y, x): int(core.biases[f]) for f, y, x in np.ndindex(core.output_shape)}
+        return self._update(rank, core, touched, fires=self.switches.tick_fires)
+
+    def _update(self, rank: int, core: CoreProgram, touched: dict[Address, int], *, fires: bool) -> list[Address]:
+        """Add to each neuron once: limit to int16, hold at threshold_low, fire at most once at >= threshold_high."""
+        order = {
+            "kernel": lambda a: (-a[1], -a[2], a[0]),
+            "y_x_f": lambda a: (a[1], a[2], a[0]),
+            "f_y_x": lambda a: a,
+        }[self.switches.emission_order]
+        fired = []
+        for address in sorted(touched, key=order):
+            if touched[address] == 0 and not self.switches.zero_weight_touches:
+                continue
+            total = int(self._v[rank][address]) + touched[address]
+            if not -32768 <= total <= 32767:
+                self._counters[rank]["saturated"] += 1
+                wrapped = (total + 32768) % 65536 - 32768
+                total = wrapped if self.switches.overflow == "wrap" else min(max(total, -32768), 32767)
+            total = max(total, core.threshold_low)
+            if fires and total >= core.threshold_high:
+                fired.append(address)
+                total = 0 if core.return_to_zero else total - core.threshold_high
+            self._v[rank][address] = total
+        return fired

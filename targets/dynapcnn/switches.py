@@ -1,0 +1,62 @@
+"""The open questions of the chip's event processing, each a named switch.
+
+Public documents leave these points open; letters a to h name them the way ``README.md`` in this folder does. The
+defaults are the emulator's reference behaviour. Running a network under both settings shows what the answer is worth.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args, get_type_hints
+
+from neurodeploy.errors import ConfigError
+
+EmissionOrder = Literal["kernel", "y_x_f", "f_y_x"]
+Interleaving = Literal["layers", "fifo"]
+Overflow = Literal["saturate", "wrap"]
+TickOrder = Literal["before_events", "after_events"]
+DestinationOrder = Literal["first_to_last", "last_to_first"]
+OutsideEvents = Literal["drop", "compute"]
+
+
+@dataclass(frozen=True)
+class Switches:
+    """One field per open question; the letter is the question's.
+
+    Attributes:
+        emission_order: (a) order in which the spikes caused by one event, or one tick, leave a core. ``"kernel"``: kernel
+            row, kernel column, then feature ascending, so neuron rows and columns descend; ``"y_x_f"``: neuron row,
+            column, feature ascending; ``"f_y_x"``: feature, row, column ascending. The core's own state does not depend on it.
+        interleaving: (b) order of the work of different cores for one host event. ``"layers"``: core by core in program
+            order, each empties its queue; ``"fifo"``: one queue for the whole chip. Only joins can tell them apart.
+        zero_weight_touches: (c) whether a zero weight touches its neuron, which may then fire a stored remainder.
+        overflow: (d) what happens to a potential outside int16: ``"saturate"`` or ``"wrap"``.
+        tick_fires: (e) whether a slow-clock tick whose bias lifts, or leaves, a potential at the threshold fires the
+            neuron (at most one spike a tick).
+        tick_order: (f) a tick at the same microsecond as events comes before or after them.
+        destination_order: (g) which of a spike's two copies leaves first.
+        outside_events: (h) events whose ``y`` or ``x`` lies outside the receiving core's declared input map: ``"drop"``
+            counts and drops them; ``"compute"`` lets the address arithmetic reach edge neurons through the padding. A
+            feature without weights is always dropped.
+
+    Raises:
+        ConfigError: a value that the switch does not have.
+    """
+
+    emission_order: EmissionOrder = "kernel"
+    interleaving: Interleaving = "layers"
+    zero_weight_touches: bool = False
+    overflow: Overflow = "saturate"
+    tick_fires: bool = True
+    tick_order: TickOrder = "before_events"
+    destination_order: DestinationOrder = "first_to_last"
+    outside_events: OutsideEvents = "drop"
+
+    def __post_init__(self) -> None:
+        for name, kind in get_type_hints(type(self)).items():
+            choices = get_args(kind) or (False, True)
+            value = getattr(self, name)
+            if not any(value is choice or value == choice for choice in choices):
+                raise ConfigError(
+                    f"switch {name} is {value!r}; it has {', '.join(map(repr, choices))}.",
+                    remedy="use one of these values.",
+                    code="switch-value",
+                )
