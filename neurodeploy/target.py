@@ -81,8 +81,11 @@ class Execution:
 class Executor(Protocol):
     """Executes one program; keeps the neurons' state between calls, so that a recording can be streamed in pieces."""
 
-    def run(self, events: EventArray, *, record: Sequence[str] | None = None) -> Execution:
-        """Feed events; ``record`` names the layers whose spikes are kept (None: all)."""
+    def run(self, events: EventArray, *, record: Sequence[str] | None = None, until_us: int | None = None) -> Execution:
+        """Feed events; ``record`` names the layers whose spikes are kept (None: all).
+
+        What happens on a clock goes on up to ``until_us`` microseconds (None: the last event's time).
+        """
         ...
 
     def reset(self) -> None:

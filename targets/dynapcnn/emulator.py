@@ -16,7 +16,7 @@ _COUNTERS = ("events", "synops", "spikes", "dropped", "saturated")
 
 
 class Emulator:
-    """An ``Executor`` of a DynapCNN-family program: bit-accurate integers, one event at a time, state kept between runs.
+    """An ``Executor`` of a DynapCNN-family program: exact integers, one event at a time, state kept between runs.
 
     Args:
         program: the chip configuration.
@@ -85,16 +85,15 @@ class Emulator:
         self._network.reset()
         self._now_us = 0
 
-    def run(
-        self, events: EventArray, *, record: Sequence[str] | None = None, until_us: int | None = None
-    ) -> Execution:
+    def run(self, events: EventArray, *, record: Sequence[str] | None = None, until_us: int | None = None) -> Execution:
         """Feed events; afterwards run the clock on as if an event came at ``until_us``.
 
         A recording fed in pieces gives the same as in one piece. The interpreter lock is released; one emulator
         serves one thread.
 
         Args:
-            events: structured array with ``t`` (us), ``x``, ``y``, ``p``, sorted by time; ``p`` is the entry core's feature.
+            events: structured array with ``t`` (us), ``x``, ``y``, ``p``, sorted by time; ``p`` is the entry core's
+                feature.
             record: names of the layers whose spikes are returned; None for all, ``()`` for none (fastest).
             until_us: time in microseconds up to which the slow clock runs; None for the last event's time.
 

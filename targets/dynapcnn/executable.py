@@ -13,8 +13,12 @@ from neurodeploy.targets.dynapcnn.program import CoreProgram, DynapcnnProgram
 MAX_FEATURES, MAX_SIDE = 1024, 128
 
 
-def _refuse(core: CoreProgram, message: str, remedy: str = "compile the network again; this program is not consistent.") -> None:
-    raise ProgramError(f"layer {core.layer!r} (core {core.core}): {message}", remedy=remedy, code="program-inconsistent")
+def _refuse(
+    core: CoreProgram, message: str, remedy: str = "compile the network again; this program is not consistent."
+) -> None:
+    raise ProgramError(
+        f"layer {core.layer!r} (core {core.core}): {message}", remedy=remedy, code="program-inconsistent"
+    )
 
 
 def _check_shapes(core: CoreProgram) -> None:
@@ -32,7 +36,10 @@ def _check_shapes(core: CoreProgram) -> None:
         if not 1 <= value <= limit:
             _refuse(core, f"{name} = {value}; an event address holds 1..{limit}.")
     if k < 1 or min(sy, sx) < 1 or min(py, px) < 0:
-        _refuse(core, f"kernel {k}, stride {core.stride}, padding {core.padding}: kernel and stride start at 1, padding at 0.")
+        _refuse(
+            core,
+            f"kernel {k}, stride {core.stride}, padding {core.padding}: kernel and stride start at 1, padding at 0.",
+        )
     expected = (F, (H - k + 2 * py) // sy + 1, (W - k + 2 * px) // sx + 1)
     if tuple(core.output_shape) != expected:
         _refuse(core, f"output_shape is {tuple(core.output_shape)}; kernel, stride and padding give {expected}.")
@@ -52,7 +59,9 @@ def _check_thresholds(core: CoreProgram) -> None:
         _refuse(core, f"threshold_low = {core.threshold_low}; it must be -32768..0.")
     initial = core.neurons_initial_value
     if initial is not None and int(initial.min()) < core.threshold_low:
-        _refuse(core, f"neurons_initial_value reaches {int(initial.min())}, below threshold_low = {core.threshold_low}.")
+        _refuse(
+            core, f"neurons_initial_value reaches {int(initial.min())}, below threshold_low = {core.threshold_low}."
+        )
 
 
 def check_executable(program: DynapcnnProgram, slow_clock_hz: float | None) -> None:
@@ -88,7 +97,10 @@ def check_executable(program: DynapcnnProgram, slow_clock_hz: float | None) -> N
             if destination.core not in rank:
                 _refuse(core, f"destination core {destination.core} is not configured (configured: {sorted(rank)}).")
             if destination.pooling not in (1, 2, 4) or destination.feature_shift < 0:
-                _refuse(core, f"pooling {destination.pooling}, feature_shift {destination.feature_shift}: 1, 2, 4 and 0 or more.")
+                _refuse(
+                    core,
+                    f"pooling {destination.pooling}, feature_shift {destination.feature_shift}: 1, 2, 4 and 0 or more.",
+                )
             if rank[destination.core] <= index:
                 raise EmulationError(
                     f"layer {core.layer!r} (core {core.core}) sends to core {destination.core}, which comes no later: "
@@ -99,8 +111,8 @@ def check_executable(program: DynapcnnProgram, slow_clock_hz: float | None) -> N
     leaky = [core.layer for core in program.cores if core.leak_enable]
     if slow_clock_hz is None and leaky:
         raise EmulationError(
-            f"layers {', '.join(leaky)} have biases. A bias on this chip is a leak, added on each tick of the slow clock; "
-            "no clock was given.",
+            f"layers {', '.join(leaky)} have biases. A bias on this chip is a leak, added on each tick of "
+            "the slow clock; no clock was given.",
             remedy="give slow_clock_hz=...; one tick per training time step (1e6 / dt_us) reproduces the trained bias.",
             code="slow-clock",
         )

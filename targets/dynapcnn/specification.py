@@ -45,9 +45,7 @@ class Specification:
         self._now_us = 0
         self._ticks = 0
 
-    def run(
-        self, events: EventArray, *, record: Sequence[str] | None = None, until_us: int | None = None
-    ) -> Execution:
+    def run(self, events: EventArray, *, record: Sequence[str] | None = None, until_us: int | None = None) -> Execution:
         """Feed events; afterwards run the clock on as if an event came at ``until_us``."""
         events, until_us = check_input(self.program, events, self._now_us, until_us)
         wanted = recorded_layers(self.program, record)

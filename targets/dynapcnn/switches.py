@@ -22,9 +22,10 @@ class Switches:
     """One field per open question; the letter is the question's.
 
     Attributes:
-        emission_order: (a) order in which the spikes caused by one event, or one tick, leave a core. ``"kernel"``: kernel
-            row, kernel column, then feature ascending, so neuron rows and columns descend; ``"y_x_f"``: neuron row,
-            column, feature ascending; ``"f_y_x"``: feature, row, column ascending. The core's own state does not depend on it.
+        emission_order: (a) order in which the spikes caused by one event, or one tick, leave a core. ``"kernel"``:
+            kernel row, kernel column, then feature ascending, so neuron rows and columns descend; ``"y_x_f"``: neuron
+            row, column, feature ascending; ``"f_y_x"``: feature, row, column ascending. The core's own state does not
+            depend on it.
         interleaving: (b) order of the work of different cores for one host event. ``"layers"``: core by core in program
             order, each empties its queue; ``"fifo"``: one queue for the whole chip. Only joins can tell them apart.
         zero_weight_touches: (c) whether a zero weight touches its neuron, which may then fire a stored remainder.

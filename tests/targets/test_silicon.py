@@ -1,0 +1,47 @@
+"""Measured silicon: spike counts of the first layer of a network on a Speck2f, per digit, channel, row and column."""
+
+import numpy as np
+import pytest
+
+from neurodeploy.events import load_npz
+from neurodeploy.targets.dynapcnn.emulator import Emulator
+from tests.shared_data import SHARED, needs_shared
+from tests.targets.programs import core, program
+
+#: digit -> (recording of the test set, events, spikes on the chip, spikes emulated, sum of absolute differences).
+TABLE = {
+    0: (3, 5293, 13446, 13458, 170),
+    1: (2, 1665, 3590, 3590, 0),
+    2: (1, 4840, 12137, 12170, 169),
+    3: (18, 6144, 15043, 15045, 166),
+    4: (4, 3150, 7268, 7261, 33),
+}
+
+
+@needs_shared
+@pytest.mark.parametrize("digit", TABLE)
+def test_first_layer_equals_the_chip_as_published(digit: int) -> None:
+    import nir
+
+    recording, n_events, chip_spikes, emulated_spikes, difference = TABLE[digit]
+    node = nir.read(str(SHARED / "speck-reference" / "cnn_sinabs.nir")).nodes["0"]
+    # The scale of the measured configuration: the most negative weight reaches -128, v_min = -threshold.
+    scale = 128 / np.abs(node.weight.min())
+    threshold = int(np.rint(scale))
+    layer = core(
+        np.rint(node.weight * scale),
+        (2, 34, 34),
+        stride=(2, 2),
+        padding=(1, 1),
+        high=threshold,
+        low=-threshold,
+    )
+    events, label = load_npz(SHARED / "nmnist-small" / "nmnist_test.npz", sensor_size=(2, 34, 34))[recording]
+    run = Emulator(program(layer)).run(events)
+    chip = np.load(SHARED / "speck-reference" / "speck_activity_digits0to4.npy")[digit]
+    counts = run.counts["layer0"]
+    assert label == digit
+    assert len(events) == n_events
+    assert counts.sum() == emulated_spikes == run.counters["layer0"]["spikes"] == len(run.spikes)
+    assert chip.sum() == chip_spikes
+    assert np.abs(counts.astype(np.int64) - chip).sum() == difference
