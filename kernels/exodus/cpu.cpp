@@ -1,0 +1,613 @@
+// EXODUS on the CPU: the forward pass of IAF/LIF layers and the exact backward scan (README.md derives it).
+//
+// Arrays are rows of N columns: [B, T, N], or [T, B, N] when time_major. One task is one sample and one tile of
+// columns; it walks the time axis alone, so results do not depend on the number of threads or on the tiling.
+// A row is worked on in blocks small enough that all temporaries stay in the first-level cache.
+#include <nanobind/nanobind.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#include "multiversion.hpp"
+#include "neuron.hpp"
+#include "registry.hpp"
+#include "stream.hpp"
+#include "surrogate.hpp"
+
+namespace nd::exodus {
+namespace {
+
+constexpr std::int64_t block_columns = 512;
+constexpr std::int64_t streaming_bytes = 24 << 20;  // above this working set rows are written past the caches
+
+}  // namespace
+
+// One row block: outputs are the potentials before the reset and the spikes; `v` carries the state.
+template <class Real, Reset reset, bool single>
+inline __attribute__((always_inline)) void forward_block(std::int64_t n, const Real* __restrict x, Real* __restrict v,
+                                                         const Real* __restrict decay, const Real* __restrict threshold,
+                                                         const Real* __restrict gain, Real limit, Real v_min_before,
+                                                         Real v_min_after, Real* __restrict v_out,
+                                                         Real* __restrict spikes) {
+    for (std::int64_t i = 0; i < n; ++i) {
+        const Real potential = clip(integrate(v[i], x[i], decay[i], gain[i]), v_min_before);
+        Real count;
+        if constexpr (single) {
+            count = fire_single(potential, threshold[i]);
+        } else {
+            count = fire_multi(potential, threshold[i], limit);
+        }
+        v_out[i] = potential;
+        spikes[i] = count;
+        v[i] = clip(after_spikes<reset>(potential, count, threshold[i]), v_min_after);
+    }
+}
+
+template <class Real>
+using ForwardBlock = void (*)(std::int64_t, const Real*, Real*, const Real*, const Real*, const Real*, Real, Real, Real,
+                              Real*, Real*);
+
+#define ND_FORWARD(NAME, REAL, RESET, SINGLE)                                                                         \
+    ND_MULTIVERSION void NAME(std::int64_t n, const REAL* x, REAL* v, const REAL* decay, const REAL* threshold,        \
+                              const REAL* gain, REAL limit, REAL v_min_before, REAL v_min_after, REAL* v_out,          \
+                              REAL* spikes) {                                                                          \
+        forward_block<REAL, RESET, SINGLE>(n, x, v, decay, threshold, gain, limit, v_min_before, v_min_after, v_out,   \
+                                           spikes);                                                                    \
+    }
+ND_FORWARD(forward_subtract_single_f32, float, Reset::subtract, true)
+ND_FORWARD(forward_subtract_multi_f32, float, Reset::subtract, false)
+ND_FORWARD(forward_zero_single_f32, float, Reset::zero, true)
+ND_FORWARD(forward_zero_multi_f32, float, Reset::zero, false)
+ND_FORWARD(forward_none_single_f32, float, Reset::none, true)
+ND_FORWARD(forward_none_multi_f32, float, Reset::none, false)
+ND_FORWARD(forward_subtract_single_f64, double, Reset::subtract, true)
+ND_FORWARD(forward_subtract_multi_f64, double, Reset::subtract, false)
+ND_FORWARD(forward_zero_single_f64, double, Reset::zero, true)
+ND_FORWARD(forward_zero_multi_f64, double, Reset::zero, false)
+ND_FORWARD(forward_none_single_f64, double, Reset::none, true)
+ND_FORWARD(forward_none_multi_f64, double, Reset::none, false)
+#undef ND_FORWARD
+
+// Spikes of saved potentials: [v >= threshold] or the count, exactly as the forward pass had them.
+template <class Real, bool single>
+inline __attribute__((always_inline)) void fire_block(std::int64_t n, const Real* __restrict v,
+                                                      const Real* __restrict threshold, Real limit,
+                                                      Real* __restrict spikes) {
+    for (std::int64_t i = 0; i < n; ++i) {
+        if constexpr (single) {
+            spikes[i] = fire_single(v[i], threshold[i]);
+        } else {
+            spikes[i] = fire_multi(v[i], threshold[i], limit);
+        }
+    }
+}
+
+template <class Real>
+using FireBlock = void (*)(std::int64_t, const Real*, const Real*, Real, Real*);
+
+#define ND_FIRE(NAME, REAL, SINGLE)                                                                                   \
+    ND_MULTIVERSION void NAME(std::int64_t n, const REAL* v, const REAL* threshold, REAL limit, REAL* spikes) {        \
+        fire_block<REAL, SINGLE>(n, v, threshold, limit, spikes);                                                      \
+    }
+ND_FIRE(fire_single_f32, float, true)
+ND_FIRE(fire_multi_f32, float, false)
+ND_FIRE(fire_single_f64, double, true)
+ND_FIRE(fire_multi_f64, double, false)
+#undef ND_FIRE
+
+template <class Real, Surrogate kind>
+inline __attribute__((always_inline)) void surrogate_block(std::int64_t n, const Real* __restrict v,
+                                                           const Real* __restrict threshold,
+                                                           const Real* __restrict rate, const Real* __restrict peak,
+                                                           Real inverse_width, Real scale, Real* __restrict gradient) {
+    for (std::int64_t i = 0; i < n; ++i) {
+        gradient[i] = surrogate_gradient<kind>(v[i] - threshold[i], rate[i], peak[i], inverse_width, scale);
+    }
+}
+
+template <class Real>
+using SurrogateBlock = void (*)(std::int64_t, const Real*, const Real*, const Real*, const Real*, Real, Real, Real*);
+
+#define ND_SURROGATE(NAME, REAL, KIND)                                                                                \
+    ND_MULTIVERSION void NAME(std::int64_t n, const REAL* v, const REAL* threshold, const REAL* rate,                  \
+                              const REAL* peak, REAL inverse_width, REAL scale, REAL* gradient) {                      \
+        surrogate_block<REAL, KIND>(n, v, threshold, rate, peak, inverse_width, scale, gradient);                      \
+    }
+ND_SURROGATE(single_exponential_f32, float, Surrogate::single_exponential)
+ND_SURROGATE(periodic_exponential_f32, float, Surrogate::periodic_exponential)
+ND_SURROGATE(box_f32, float, Surrogate::box)
+ND_SURROGATE(sigmoid_f32, float, Surrogate::sigmoid)
+ND_SURROGATE(arctan_f32, float, Surrogate::arctan)
+ND_SURROGATE(heaviside_f32, float, Surrogate::heaviside)
+ND_SURROGATE(single_exponential_f64, double, Surrogate::single_exponential)
+ND_SURROGATE(periodic_exponential_f64, double, Surrogate::periodic_exponential)
+ND_SURROGATE(box_f64, double, Surrogate::box)
+ND_SURROGATE(sigmoid_f64, double, Surrogate::sigmoid)
+ND_SURROGATE(arctan_f64, double, Surrogate::arctan)
+ND_SURROGATE(heaviside_f64, double, Surrogate::heaviside)
+#undef ND_SURROGATE
+
+// One row of the backward scan. `p` is the adjoint of the state after the step, `current` that of the input current. A
+// hard reset leaves 1 - min(spikes, most) of the potential: most is 1, or infinity for soft spikes.
+#define ND_ADJOINT_ARGUMENTS(REAL)                                                                                    \
+    std::int64_t n, const REAL *__restrict v, const REAL *__restrict spikes, const REAL *__restrict surrogate,         \
+        const REAL *__restrict grad_spikes, const REAL *__restrict grad_v, const REAL *__restrict x,                   \
+        const REAL *__restrict decay, const REAL *__restrict threshold, const REAL *__restrict gain,                   \
+        REAL *__restrict p, REAL *__restrict current, REAL *__restrict grad_x, double *__restrict grad_decay,          \
+        double *__restrict grad_threshold, double *__restrict grad_gain, REAL v_min_before, REAL v_min_after, REAL most
+
+template <class Real, Reset reset, bool parameters>
+inline __attribute__((always_inline)) void adjoint_block(ND_ADJOINT_ARGUMENTS(Real)) {
+    for (std::int64_t i = 0; i < n; ++i) {
+        const Real s = spikes[i];
+        const Real potential = v[i], carried_adjoint = p[i];
+        const Real silent = Real(1) - (s > most ? most : s);
+        Real after;  // potential after the reset, before the clip
+        if constexpr (reset == Reset::subtract) after = potential - threshold[i] * s;
+        if constexpr (reset == Reset::zero) after = potential * silent;
+        if constexpr (reset == Reset::none) after = potential;
+        const Real free = after > v_min_after ? carried_adjoint : Real(0);
+        Real q = grad_spikes[i];  // dL/d(spikes), the reset path included
+        Real through = free;      // what reaches v besides the spikes
+        if constexpr (reset == Reset::subtract) q = q - threshold[i] * free;
+        if constexpr (reset == Reset::zero) {
+            q = q - potential * free;
+            through = silent * free;
+        }
+        const Real direct = surrogate[i] * q;
+        const Real adjoint = direct + through + grad_v[i];
+        const Real masked = potential > v_min_before ? adjoint : Real(0);
+        if constexpr (parameters) {
+            const Real carried = clip(after, v_min_after);
+            grad_decay[i] += static_cast<double>(current[i]) * static_cast<double>(carried);
+            Real spike_path = -direct;
+            if constexpr (reset == Reset::subtract) spike_path = spike_path - s * free;
+            grad_threshold[i] += static_cast<double>(spike_path);
+            grad_gain[i] += static_cast<double>(masked) * static_cast<double>(x[i]);
+        }
+        grad_x[i] = gain[i] * masked;
+        current[i] = masked;
+        p[i] = decay[i] * masked;
+    }
+}
+
+template <class Real>
+using AdjointBlock = void (*)(ND_ADJOINT_ARGUMENTS(Real));
+
+#define ND_ADJOINT(NAME, REAL, RESET, PARAMETERS)                                                                     \
+    ND_MULTIVERSION void NAME(ND_ADJOINT_ARGUMENTS(REAL)) {                                                            \
+        adjoint_block<REAL, RESET, PARAMETERS>(n, v, spikes, surrogate, grad_spikes, grad_v, x, decay, threshold,      \
+                                               gain, p, current, grad_x, grad_decay, grad_threshold, grad_gain,        \
+                                               v_min_before, v_min_after, most);                                       \
+    }
+ND_ADJOINT(adjoint_subtract_f32, float, Reset::subtract, false)
+ND_ADJOINT(adjoint_zero_f32, float, Reset::zero, false)
+ND_ADJOINT(adjoint_none_f32, float, Reset::none, false)
+ND_ADJOINT(adjoint_subtract_parameters_f32, float, Reset::subtract, true)
+ND_ADJOINT(adjoint_zero_parameters_f32, float, Reset::zero, true)
+ND_ADJOINT(adjoint_none_parameters_f32, float, Reset::none, true)
+ND_ADJOINT(adjoint_subtract_f64, double, Reset::subtract, false)
+ND_ADJOINT(adjoint_zero_f64, double, Reset::zero, false)
+ND_ADJOINT(adjoint_none_f64, double, Reset::none, false)
+ND_ADJOINT(adjoint_subtract_parameters_f64, double, Reset::subtract, true)
+ND_ADJOINT(adjoint_zero_parameters_f64, double, Reset::zero, true)
+ND_ADJOINT(adjoint_none_parameters_f64, double, Reset::none, true)
+#undef ND_ADJOINT
+#undef ND_ADJOINT_ARGUMENTS
+
+namespace {
+
+// The compiled blocks by [reset][...]; enumerators are the indices.
+template <class Real>
+struct Blocks;
+
+template <>
+struct Blocks<float> {
+    static constexpr ForwardBlock<float> forward[3][2] = {
+        {forward_subtract_multi_f32, forward_subtract_single_f32},
+        {forward_zero_multi_f32, forward_zero_single_f32},
+        {forward_none_multi_f32, forward_none_single_f32},
+    };
+    static constexpr FireBlock<float> fire[2] = {fire_multi_f32, fire_single_f32};
+    static constexpr SurrogateBlock<float> surrogate[6] = {single_exponential_f32, periodic_exponential_f32, box_f32,
+                                                           sigmoid_f32,            arctan_f32,               heaviside_f32};
+    static constexpr AdjointBlock<float> adjoint[3][2] = {
+        {adjoint_subtract_f32, adjoint_subtract_parameters_f32},
+        {adjoint_zero_f32, adjoint_zero_parameters_f32},
+        {adjoint_none_f32, adjoint_none_parameters_f32},
+    };
+};
+
+template <>
+struct Blocks<double> {
+    static constexpr ForwardBlock<double> forward[3][2] = {
+        {forward_subtract_multi_f64, forward_subtract_single_f64},
+        {forward_zero_multi_f64, forward_zero_single_f64},
+        {forward_none_multi_f64, forward_none_single_f64},
+    };
+    static constexpr FireBlock<double> fire[2] = {fire_multi_f64, fire_single_f64};
+    static constexpr SurrogateBlock<double> surrogate[6] = {single_exponential_f64, periodic_exponential_f64, box_f64,
+                                                            sigmoid_f64,            arctan_f64,               heaviside_f64};
+    static constexpr AdjointBlock<double> adjoint[3][2] = {
+        {adjoint_subtract_f64, adjoint_subtract_parameters_f64},
+        {adjoint_zero_f64, adjoint_zero_parameters_f64},
+        {adjoint_none_f64, adjoint_none_parameters_f64},
+    };
+};
+
+struct Options {
+    std::int64_t batch, steps, neurons;
+    bool time_major;
+    int reset;
+    std::int64_t max_spikes;  // 0: no limit
+    double v_min_before, v_min_after;
+    int surrogate;
+    double width, scale;
+    bool soft;
+    std::int64_t checkpoint_every;
+    int threads;
+
+    std::int64_t batch_stride() const { return time_major ? neurons : steps * neurons; }
+    std::int64_t step_stride() const { return time_major ? batch * neurons : neurons; }
+    std::int64_t checkpoints() const { return (steps + checkpoint_every - 1) / checkpoint_every; }
+};
+
+template <class Real>
+Real* address(std::uintptr_t value) {
+    return reinterpret_cast<Real*>(value);
+}
+
+// A parameter of one value for all neurons, or one per neuron. The single value is repeated over one block.
+template <class Real>
+class Column {
+public:
+    Column(const Real* values, std::int64_t count) : values_(count == 1 ? nullptr : values) {
+        if (count == 1) repeated_.assign(block_columns, values[0]);
+    }
+    const Real* at(std::int64_t column) const { return values_ ? values_ + column : repeated_.data(); }
+
+private:
+    const Real* values_;
+    std::vector<Real> repeated_;
+};
+
+template <class Real>
+struct Parameters {
+    Column<Real> decay, threshold, gain;
+};
+
+struct Tiling {
+    std::int64_t columns, per_sample, tasks;
+};
+
+// Tiles as wide as possible for long streams, but enough of them for every thread.
+Tiling tile(const Options& options, std::int64_t widest) {
+    std::int64_t columns = widest;
+    const auto count = [&] { return options.batch * ((options.neurons + columns - 1) / columns); };
+    while (columns > block_columns && count() < 2 * options.threads) columns /= 2;
+    const std::int64_t per_sample = (options.neurons + columns - 1) / columns;
+    return {columns, per_sample, options.batch * per_sample};
+}
+
+// Step one block of one row, in hard or soft spikes.
+template <class Real>
+void step_block(const Options& options, const Parameters<Real>& parameters, const Column<Real>& unit,
+                std::int64_t column, std::int64_t n, const Real* x, Real* v, Real* v_out, Real* spikes) {
+    const Real* decay = parameters.decay.at(column);
+    const Real* threshold = parameters.threshold.at(column);
+    const Real* gain = parameters.gain.at(column);
+    const Real v_min_before = static_cast<Real>(options.v_min_before);
+    const Real v_min_after = static_cast<Real>(options.v_min_after);
+    if (!options.soft) {
+        const Real limit = options.max_spikes == 0 ? std::numeric_limits<Real>::infinity()
+                                                   : static_cast<Real>(options.max_spikes);
+        Blocks<Real>::forward[options.reset][options.max_spikes == 1](n, x, v, decay, threshold, gain, limit,
+                                                                      v_min_before, v_min_after, v_out, spikes);
+        return;
+    }
+    const Real* units = unit.at(column);
+    for (std::int64_t i = 0; i < n; ++i) {
+        const Real potential = clip(integrate(v[i], x[i], decay[i], gain[i]), v_min_before);
+        const Real count = static_cast<Real>(surrogate_primitive(static_cast<Surrogate>(options.surrogate),
+                                                                 potential - threshold[i], units[i], options.width,
+                                                                 options.scale));
+        Real after = potential;
+        if (options.reset == static_cast<int>(Reset::subtract)) after = potential - threshold[i] * count;
+        if (options.reset == static_cast<int>(Reset::zero)) after = potential * (Real(1) - count);
+        v_out[i] = potential;
+        spikes[i] = count;
+        v[i] = clip(after, v_min_after);
+    }
+}
+
+template <class Real>
+struct ForwardArrays {
+    const Real *x, *state, *decay, *threshold, *gain, *unit;
+    std::int64_t decays, thresholds, gains, units;
+    Real *spikes, *v, *checkpoints, *final_state;  // v and checkpoints may be null
+};
+
+template <class Real>
+void forward(const Options& options, const ForwardArrays<Real>& arrays) {
+    const Parameters<Real> parameters{{arrays.decay, arrays.decays},
+                                      {arrays.threshold, arrays.thresholds},
+                                      {arrays.gain, arrays.gains}};
+    const Column<Real> unit(arrays.unit, arrays.units);
+    const Tiling tiling = tile(options, 16384 / static_cast<std::int64_t>(sizeof(Real)));
+    const std::int64_t elements = options.batch * options.steps * options.neurons;
+    const bool streaming = elements * static_cast<std::int64_t>(sizeof(Real)) * (arrays.v ? 3 : 2) > streaming_bytes;
+    std::vector<Real> scratch(options.threads * 2 * block_columns);
+
+#pragma omp parallel num_threads(options.threads)
+    {
+#pragma omp for schedule(static)
+        for (std::int64_t task = 0; task < tiling.tasks; ++task) {
+#ifdef _OPENMP
+            Real* spike_block = scratch.data() + omp_get_thread_num() * 2 * block_columns;
+#else
+            Real* spike_block = scratch.data();
+#endif
+            Real* v_block = spike_block + block_columns;
+            const std::int64_t b = task / tiling.per_sample;
+            const std::int64_t first = (task % tiling.per_sample) * tiling.columns;
+            const std::int64_t width = std::min(tiling.columns, options.neurons - first);
+            Real* state = arrays.final_state + b * options.neurons + first;
+            std::memcpy(state, arrays.state + b * options.neurons + first, width * sizeof(Real));
+            for (std::int64_t t = 0; t < options.steps; ++t) {
+                if (arrays.checkpoints && t % options.checkpoint_every == 0) {
+                    const std::int64_t row = b * options.checkpoints() + t / options.checkpoint_every;
+                    std::memcpy(arrays.checkpoints + row * options.neurons + first, state, width * sizeof(Real));
+                }
+                const std::int64_t row = b * options.batch_stride() + t * options.step_stride() + first;
+                for (std::int64_t offset = 0; offset < width; offset += block_columns) {
+                    const std::int64_t n = std::min(block_columns, width - offset);
+                    const bool keep_v = arrays.v != nullptr;
+                    Real* v_out = keep_v && !streaming ? arrays.v + row + offset : v_block;
+                    Real* spikes = streaming ? spike_block : arrays.spikes + row + offset;
+                    step_block(options, parameters, unit, first + offset, n, arrays.x + row + offset, state + offset,
+                               v_out, spikes);
+                    if (streaming) {
+                        stream_row(arrays.spikes + row + offset, spikes, n);
+                        if (keep_v) stream_row(arrays.v + row + offset, v_out, n);
+                    }
+                }
+            }
+        }
+        stream_fence();
+    }
+}
+
+template <class Real>
+struct BackwardArrays {
+    const Real *grad_spikes, *grad_v, *grad_state;  // grad_v may be null
+    const Real *v, *checkpoints, *x;                // v, or checkpoints and x; x also for the gradient of the gain
+    const Real *state, *decay, *threshold, *gain, *unit;
+    std::int64_t decays, thresholds, gains, units;
+    Real *grad_x, *grad_initial, *grad_decay, *grad_threshold, *grad_gain;  // the last three may be null together
+};
+
+// The sum over the batch (and over the neurons for a single shared value), always in the same order.
+template <class Real>
+void reduce(const std::vector<double>& partial, std::int64_t batch, std::int64_t neurons, Real* out,
+            std::int64_t count) {
+    double total = 0;
+    for (std::int64_t n = 0; n < neurons; ++n) {
+        double sum = 0;
+        for (std::int64_t b = 0; b < batch; ++b) sum += partial[b * neurons + n];
+        if (count == 1) {
+            total += sum;
+        } else {
+            out[n] = static_cast<Real>(sum);
+        }
+    }
+    if (count == 1) out[0] = static_cast<Real>(total);
+}
+
+template <class Real>
+void backward(const Options& options, const BackwardArrays<Real>& arrays) {
+    const Parameters<Real> parameters{{arrays.decay, arrays.decays},
+                                      {arrays.threshold, arrays.thresholds},
+                                      {arrays.gain, arrays.gains}};
+    const Column<Real> unit(arrays.unit, arrays.units);
+    const Surrogate kind = static_cast<Surrogate>(options.surrogate);
+    std::vector<Real> rates(arrays.units), peaks(arrays.units);
+    for (std::int64_t i = 0; i < arrays.units; ++i) {
+        const auto column = surrogate_column<Real>(kind, arrays.unit[i], static_cast<Real>(options.width),
+                                                   static_cast<Real>(options.scale));
+        rates[i] = column.rate;
+        peaks[i] = column.peak;
+    }
+    const Column<Real> rate(rates.data(), arrays.units), peak(peaks.data(), arrays.units);
+    const Real inverse_width = Real(1) / static_cast<Real>(options.width);
+    const Real scale = static_cast<Real>(options.scale);
+    const Real limit =
+        options.max_spikes == 0 ? std::numeric_limits<Real>::infinity() : static_cast<Real>(options.max_spikes);
+
+    const Real most = options.soft ? std::numeric_limits<Real>::infinity() : Real(1);
+
+    const bool recompute = arrays.checkpoints != nullptr;
+    const bool wants_parameters = arrays.grad_decay != nullptr;
+    const std::int64_t segment = recompute ? options.checkpoint_every : std::max<std::int64_t>(options.steps, 1);
+    // Recomputed potentials of one segment have to stay in the second-level cache.
+    const Tiling tiling = tile(options, (recompute ? 4096 : 16384) / static_cast<std::int64_t>(sizeof(Real)));
+    const std::int64_t elements = options.batch * options.steps * options.neurons;
+    const bool streaming = elements * static_cast<std::int64_t>(sizeof(Real)) * 3 > streaming_bytes;
+    const std::int64_t samples = options.batch * options.neurons;
+    std::vector<double> sum_decay(wants_parameters ? samples : 0), sum_threshold(wants_parameters ? samples : 0),
+        sum_gain(wants_parameters ? samples : 0);
+    const std::vector<Real> zeros(block_columns, Real(0));
+    const std::int64_t scratch_size =
+        4 * block_columns + 2 * tiling.columns + (recompute ? segment * tiling.columns : 0);
+    std::vector<Real> scratch(options.threads * scratch_size);
+
+#pragma omp parallel num_threads(options.threads)
+    {
+#pragma omp for schedule(static)
+        for (std::int64_t task = 0; task < tiling.tasks; ++task) {
+#ifdef _OPENMP
+            Real* spike_block = scratch.data() + omp_get_thread_num() * scratch_size;
+#else
+            Real* spike_block = scratch.data();
+#endif
+            Real* surrogate_row = spike_block + block_columns;
+            Real* grad_x_block = surrogate_row + block_columns;
+            Real* v_block = grad_x_block + block_columns;
+            Real* current = v_block + block_columns;
+            Real* running = current + tiling.columns;
+            Real* recomputed = running + tiling.columns;
+            const std::int64_t b = task / tiling.per_sample;
+            const std::int64_t first = (task % tiling.per_sample) * tiling.columns;
+            const std::int64_t width = std::min(tiling.columns, options.neurons - first);
+            const std::int64_t base = b * options.neurons + first;
+            Real* p = arrays.grad_initial + base;  // ends as the gradient of the initial state
+            std::memcpy(p, arrays.grad_state + base, width * sizeof(Real));
+            std::fill(current, current + width, Real(0));
+
+            for (std::int64_t end = options.steps; end > 0;) {
+                const std::int64_t start = (end - 1) / segment * segment;
+                const std::int64_t row0 = b * options.batch_stride() + first;
+                if (recompute) {
+                    const std::int64_t checkpoint = b * options.checkpoints() + start / segment;
+                    std::memcpy(running, arrays.checkpoints + checkpoint * options.neurons + first,
+                                width * sizeof(Real));
+                    for (std::int64_t t = start; t < end; ++t) {
+                        const Real* x = arrays.x + row0 + t * options.step_stride();
+                        for (std::int64_t offset = 0; offset < width; offset += block_columns) {
+                            step_block(options, parameters, unit, first + offset,
+                                       std::min(block_columns, width - offset), x + offset, running + offset,
+                                       recomputed + (t - start) * tiling.columns + offset, spike_block);
+                        }
+                    }
+                }
+                for (std::int64_t t = end - 1; t >= start; --t) {
+                    const std::int64_t row = row0 + t * options.step_stride();
+                    for (std::int64_t offset = 0; offset < width; offset += block_columns) {
+                        const std::int64_t n = std::min(block_columns, width - offset);
+                        const std::int64_t column = first + offset;
+                        const Real* v =
+                            recompute ? recomputed + (t - start) * tiling.columns + offset : arrays.v + row + offset;
+                        const Real* threshold = parameters.threshold.at(column);
+                        if (options.soft) {
+                            const Real* units = unit.at(column);
+                            for (std::int64_t i = 0; i < n; ++i) {
+                                spike_block[i] = static_cast<Real>(surrogate_primitive(
+                                    kind, v[i] - threshold[i], units[i], options.width, options.scale));
+                            }
+                        } else {
+                            Blocks<Real>::fire[options.max_spikes == 1](n, v, threshold, limit, spike_block);
+                        }
+                        Blocks<Real>::surrogate[options.surrogate](n, v, threshold, rate.at(column), peak.at(column),
+                                                                   inverse_width, scale, surrogate_row);
+                        Real* grad_x = streaming ? grad_x_block : arrays.grad_x + row + offset;
+                        double* sums[3] = {nullptr, nullptr, nullptr};
+                        if (wants_parameters) {
+                            sums[0] = sum_decay.data() + base + offset;
+                            sums[1] = sum_threshold.data() + base + offset;
+                            sums[2] = sum_gain.data() + base + offset;
+                        }
+                        Blocks<Real>::adjoint[options.reset][wants_parameters](
+                            n, v, spike_block, surrogate_row, arrays.grad_spikes + row + offset,
+                            arrays.grad_v ? arrays.grad_v + row + offset : zeros.data(),
+                            arrays.x ? arrays.x + row + offset : zeros.data(), parameters.decay.at(column), threshold,
+                            parameters.gain.at(column), p + offset, current + offset, grad_x, sums[0], sums[1], sums[2],
+                            static_cast<Real>(options.v_min_before), static_cast<Real>(options.v_min_after), most);
+                        if (streaming) stream_row(arrays.grad_x + row + offset, grad_x, n);
+                    }
+                }
+                end = start;
+            }
+            if (wants_parameters) {
+                for (std::int64_t i = 0; i < width; ++i) {
+                    sum_decay[base + i] +=
+                        static_cast<double>(current[i]) * static_cast<double>(arrays.state[base + i]);
+                }
+            }
+        }
+        stream_fence();
+    }
+    if (wants_parameters) {
+        reduce(sum_decay, options.batch, options.neurons, arrays.grad_decay, arrays.decays);
+        reduce(sum_threshold, options.batch, options.neurons, arrays.grad_threshold, arrays.thresholds);
+        reduce(sum_gain, options.batch, options.neurons, arrays.grad_gain, arrays.gains);
+    }
+}
+
+void bind(nanobind::module_& module) {
+    namespace nb = nanobind;
+    using nb::arg;
+    nb::class_<Options>(module, "Options")
+        .def(
+            "__init__",
+            [](Options* self, std::int64_t batch, std::int64_t steps, std::int64_t neurons, bool time_major, int reset,
+               std::int64_t max_spikes, double v_min_before, double v_min_after, int surrogate, double width,
+               double scale, bool soft, std::int64_t checkpoint_every, int threads) {
+                new (self) Options{batch, steps,     neurons, time_major, reset, max_spikes,       v_min_before, v_min_after,
+                                   surrogate, width, scale,   soft,       checkpoint_every, threads};
+            },
+            arg("batch"), arg("steps"), arg("neurons"), arg("time_major"), arg("reset"), arg("max_spikes"),
+            arg("v_min_before"), arg("v_min_after"), arg("surrogate"), arg("width"), arg("scale"), arg("soft"),
+            arg("checkpoint_every"), arg("threads"));
+
+    // Arrays are addresses of contiguous buffers (0: absent); ops.py has checked dtype, shape and device before.
+    using Address = std::uintptr_t;
+    module.def(
+        "forward",
+        [](bool is_double, const Options& options, Address x, Address state, Address decay, std::int64_t decays,
+           Address threshold, std::int64_t thresholds, Address gain, std::int64_t gains, Address unit,
+           std::int64_t units, Address spikes, Address v, Address checkpoints, Address final_state) {
+            const auto run = [&](auto zero) {
+                using Real = decltype(zero);
+                const ForwardArrays<Real> arrays{
+                    address<Real>(x),      address<Real>(state),      address<Real>(decay),
+                    address<Real>(threshold), address<Real>(gain),    address<Real>(unit),
+                    decays, thresholds, gains, units,
+                    address<Real>(spikes), address<Real>(v), address<Real>(checkpoints), address<Real>(final_state)};
+                forward<Real>(options, arrays);
+            };
+            is_double ? run(0.0) : run(0.0f);
+        },
+        nb::call_guard<nb::gil_scoped_release>(), arg("is_double"), arg("options"), arg("x"), arg("state"),
+        arg("decay"), arg("decays"), arg("threshold"), arg("thresholds"), arg("gain"), arg("gains"), arg("unit"),
+        arg("units"), arg("spikes"), arg("v"), arg("checkpoints"), arg("final_state"));
+    module.def(
+        "backward",
+        [](bool is_double, const Options& options, Address grad_spikes, Address grad_v, Address grad_state, Address v,
+           Address checkpoints, Address x, Address state, Address decay, std::int64_t decays, Address threshold,
+           std::int64_t thresholds, Address gain, std::int64_t gains, Address unit, std::int64_t units, Address grad_x,
+           Address grad_initial, Address grad_decay, Address grad_threshold, Address grad_gain) {
+            const auto run = [&](auto zero) {
+                using Real = decltype(zero);
+                const BackwardArrays<Real> arrays{
+                    address<Real>(grad_spikes), address<Real>(grad_v), address<Real>(grad_state),
+                    address<Real>(v), address<Real>(checkpoints), address<Real>(x),
+                    address<Real>(state), address<Real>(decay), address<Real>(threshold), address<Real>(gain),
+                    address<Real>(unit), decays, thresholds, gains, units,
+                    address<Real>(grad_x), address<Real>(grad_initial), address<Real>(grad_decay),
+                    address<Real>(grad_threshold), address<Real>(grad_gain)};
+                backward<Real>(options, arrays);
+            };
+            is_double ? run(0.0) : run(0.0f);
+        },
+        nb::call_guard<nb::gil_scoped_release>(), arg("is_double"), arg("options"), arg("grad_spikes"), arg("grad_v"),
+        arg("grad_state"), arg("v"), arg("checkpoints"), arg("x"), arg("state"), arg("decay"), arg("decays"),
+        arg("threshold"), arg("thresholds"), arg("gain"), arg("gains"), arg("unit"), arg("units"), arg("grad_x"),
+        arg("grad_initial"), arg("grad_decay"), arg("grad_threshold"), arg("grad_gain"));
+    module.def(
+        "primitive",
+        [](int kind, double distance, double unit, double width, double scale) {
+            return surrogate_primitive(static_cast<Surrogate>(kind), distance, unit, width, scale);
+        },
+        arg("kind"), arg("distance"), arg("unit"), arg("width"), arg("scale"));
+}
+
+const Registration registration{"exodus", bind};
+
+}  // namespace
+}  // namespace nd::exodus

@@ -1,0 +1,299 @@
+"""The contract of ``kernels/``: one folder is one training algorithm for spiking layers.
+
+Arrays are ``[B, T, N]`` and contiguous (``[T, B, N]`` with ``time_major``): B samples, T time steps, N neurons, all
+independent. The state is ``[B, N]``, the potential after the last step. ``neuron.py`` defines the step.
+
+A folder's package has, at module level, what :class:`Kernel` lists. ``apply`` is the differentiable entry point that
+layers call; ``forward`` and ``backward`` are its two halves for callers that carry state and adjoint themselves
+(streaming, truncation); ``reference`` is the readable definition that every backend must equal.
+``tests/kernels/test_contract.py`` runs for every folder found.
+"""
+
+import importlib
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import Literal, NamedTuple, Protocol, cast
+
+import torch
+
+from neurodeploy import surrogate as surrogates
+from neurodeploy.errors import KernelError
+from neurodeploy.neuron import Reset, Spikes, VMinPosition
+
+Memory = Literal["store", "recompute"]
+"""What the forward pass keeps for the backward pass: every potential, or a checkpoint of the state every
+``CHECKPOINT_EVERY`` steps from which the potentials are computed again. The results have the same bits."""
+
+CHECKPOINT_EVERY = 32
+
+Arguments = tuple[str, int, float | None, str, int, float, float, bool]
+"""The fields of a :class:`Neuron` as plain values, in the order in which compiled operators take them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neuron:
+    """The choices of ``neuron.py`` and the surrogate.
+
+    ``soft_spikes`` replaces the spike count by the surrogate's primitive (float64 only): the surrogate gradient is then
+    the true gradient and can be checked by finite differences. It is a test mode, not a neuron.
+
+    Raises:
+        KernelError: a field has a value that no kernel can run.
+    """
+
+    reset: Reset = "subtract"
+    spikes: Spikes = "multi"
+    v_min: float | None = None
+    v_min_position: VMinPosition = "after_reset"
+    surrogate: surrogates.Surrogate = field(default_factory=surrogates.SingleExponential)
+    soft_spikes: bool = False
+
+    def __post_init__(self) -> None:
+        if self.reset not in ("subtract", "zero", "none"):
+            raise KernelError(
+                f"reset is {self.reset!r}.", remedy="choose 'subtract', 'zero' or 'none'.", code="neuron-reset"
+            )
+        if isinstance(self.spikes, bool) or not (
+            self.spikes in ("multi", "single") or (isinstance(self.spikes, int) and self.spikes >= 1)
+        ):
+            raise KernelError(
+                f"spikes is {self.spikes!r}.",
+                remedy="choose 'multi', 'single' or a whole number of spikes per step, at least 1.",
+                code="neuron-spikes",
+            )
+        if self.v_min is not None and not isfinite(self.v_min):
+            raise KernelError(
+                f"v_min is {self.v_min}.",
+                remedy="give a finite number, or None for no lower limit.",
+                code="neuron-v-min",
+            )
+        if self.v_min_position not in ("after_reset", "before_threshold"):
+            raise KernelError(
+                f"v_min_position is {self.v_min_position!r}.",
+                remedy="choose 'after_reset' or 'before_threshold'.",
+                code="neuron-v-min-position",
+            )
+        if not isinstance(self.surrogate, surrogates.KINDS):
+            raise KernelError(
+                f"surrogate is a {type(self.surrogate).__name__}.",
+                remedy="use one of " + ", ".join(kind.__name__ for kind in surrogates.KINDS) + ".",
+                code="neuron-surrogate",
+            )
+
+    @property
+    def max_spikes(self) -> int:
+        """Spikes per step at most; 0 means no limit."""
+        return {"multi": 0, "single": 1}[self.spikes] if isinstance(self.spikes, str) else self.spikes
+
+    def arguments(self) -> Arguments:
+        """Return the fields as plain values."""
+        kind, width, scale = surrogates.code(self.surrogate)
+        return (
+            self.reset,
+            self.max_spikes,
+            self.v_min,
+            self.v_min_position,
+            kind,
+            width,
+            scale,
+            self.soft_spikes,
+        )
+
+
+class Parameters(NamedTuple):
+    """Per-neuron numbers, each of shape [N], or [1] for one value shared by all neurons; dtype of the input.
+
+    ``unit`` is the surrogate's voltage unit: the threshold as a constant. Its gradient is by definition nothing.
+    """
+
+    decay: torch.Tensor
+    threshold: torch.Tensor
+    input_gain: torch.Tensor
+    unit: torch.Tensor
+
+
+class Output(NamedTuple):
+    """What a layer's call gives: spikes [B, T, N], potentials v [B, T, N] if recorded, final state [B, N].
+
+    v is the potential that is compared with the threshold: before the reset, and after a clip ``before_threshold``.
+    """
+
+    spikes: torch.Tensor
+    v: torch.Tensor | None
+    state: torch.Tensor
+
+
+class Saved(NamedTuple):
+    """What ``backward`` needs of the forward pass. ``kept`` is v or the checkpoints, as ``memory`` says."""
+
+    x: torch.Tensor | None
+    kept: torch.Tensor
+    state: torch.Tensor
+    parameters: Parameters
+    neuron: Neuron
+    memory: Memory
+    time_major: bool
+
+
+class Gradients(NamedTuple):
+    """Gradients of input [B, T, N], initial state [B, N], and parameters (shapes of :class:`Parameters`)."""
+
+    x: torch.Tensor
+    state: torch.Tensor
+    decay: torch.Tensor
+    threshold: torch.Tensor
+    input_gain: torch.Tensor
+
+
+class Reference(Protocol):
+    """The readable definition: the same two halves as plain loops over time, with v always returned."""
+
+    def forward(
+        self, x: torch.Tensor, parameters: Parameters, state: torch.Tensor, neuron: Neuron
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return (spikes [B, T, N], v [B, T, N], final state [B, N])."""
+
+    def backward(
+        self,
+        grad_spikes: torch.Tensor,
+        grad_v: torch.Tensor | None,
+        grad_state: torch.Tensor,
+        x: torch.Tensor,
+        v: torch.Tensor,
+        parameters: Parameters,
+        state: torch.Tensor,
+        neuron: Neuron,
+    ) -> Gradients:
+        """Return the gradients, given those of spikes, v and final state."""
+
+
+class Kernel(Protocol):
+    """What a package in ``kernels/`` offers."""
+
+    @property
+    def reference(self) -> Reference:
+        """The readable definition."""
+
+    @property
+    def operators(self) -> tuple[str, str]:
+        """Names of the forward and backward operators in ``torch.ops.neurodeploy``."""
+
+    def apply(
+        self,
+        x: torch.Tensor,
+        parameters: Parameters,
+        state: torch.Tensor,
+        neuron: Neuron,
+        *,
+        memory: Memory = "store",
+        time_major: bool = False,
+        record_v: bool = False,
+    ) -> Output:
+        """Run T steps, differentiably."""
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        parameters: Parameters,
+        state: torch.Tensor,
+        neuron: Neuron,
+        *,
+        memory: Memory = "store",
+        time_major: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor, Saved]:
+        """Run T steps; return (spikes, final state, what ``backward`` needs)."""
+
+    def backward(
+        self,
+        grad_spikes: torch.Tensor,
+        grad_v: torch.Tensor | None,
+        grad_state: torch.Tensor,
+        saved: Saved,
+    ) -> Gradients:
+        """Return the gradients, given those of spikes, v (None: zero) and final state."""
+
+
+def names() -> list[str]:
+    """Names of the algorithms found: the packages in ``kernels/``."""
+    folder = Path(__file__).parent / "kernels"
+    return sorted(path.parent.name for path in folder.glob("*/__init__.py"))
+
+
+def load(name: str) -> Kernel:
+    """Import the algorithm ``name``.
+
+    Raises:
+        KernelError: there is no such folder in ``kernels/``.
+    """
+    known = names()
+    if name not in known:
+        raise KernelError(
+            f"There is no training algorithm {name!r}.",
+            remedy="choose one of " + ", ".join(known) + ".",
+            code="unknown-algorithm",
+        )
+    return cast(Kernel, importlib.import_module(f"neurodeploy.kernels.{name}"))
+
+
+def check_arguments(
+    x: torch.Tensor, parameters: Parameters, state: torch.Tensor, *, soft_spikes: bool, time_major: bool
+) -> None:
+    """Refuse tensors that a CPU kernel cannot run on.
+
+    Raises:
+        KernelError: wrong device, dtype, number of axes, shape or strides.
+    """
+    if x.device.type != "cpu":
+        raise KernelError(
+            f"The input is on {x.device}; only the CPU has a kernel so far.",
+            remedy="move the network and its input to the CPU: net.cpu(), x.cpu().",
+            code="kernel-device",
+        )
+    if x.dtype not in (torch.float32, torch.float64):
+        raise KernelError(
+            f"The input is {x.dtype}; kernels take float32 and float64.",
+            remedy="convert it with x.float(), and leave the spiking layers out of autocast.",
+            code="kernel-dtype",
+        )
+    if soft_spikes and x.dtype != torch.float64:
+        raise KernelError(
+            f"Soft spikes need float64, the input is {x.dtype}.",
+            remedy="convert it with x.double().",
+            code="kernel-dtype",
+        )
+    if x.dim() != 3:
+        raise KernelError(
+            f"The input has shape {tuple(x.shape)}; kernels take [B, T, N].",
+            remedy="flatten the axes after time into one.",
+            code="kernel-shape",
+        )
+    batch = x.shape[1] if time_major else x.shape[0]
+    neurons = x.shape[2]
+    if state.shape != (batch, neurons):
+        raise KernelError(
+            f"The state has shape {tuple(state.shape)}, the input needs [B, N] = {(batch, neurons)}.",
+            remedy="pass the state that a call with the same batch returned, or call reset_states(net).",
+            code="kernel-shape",
+        )
+    for name, tensor in zip(Parameters._fields, parameters, strict=True):
+        if tensor.dim() != 1 or tensor.shape[0] not in (1, neurons):
+            raise KernelError(
+                f"{name} has shape {tuple(tensor.shape)}; kernels take [1] or [N] = [{neurons}].",
+                remedy="give one value, or one for each neuron.",
+                code="kernel-shape",
+            )
+    for name, tensor in (("state", state), *zip(Parameters._fields, parameters, strict=True)):
+        if tensor.dtype != x.dtype or tensor.device.type != "cpu":
+            raise KernelError(
+                f"{name} is {tensor.dtype} on {tensor.device}, the input is {x.dtype} on {x.device}.",
+                remedy="convert it with .to(x): all tensors of one call have one dtype and device.",
+                code="kernel-dtype",
+            )
+    for name, tensor in (("input", x), ("state", state), *zip(Parameters._fields, parameters, strict=True)):
+        if not tensor.is_contiguous():
+            raise KernelError(
+                f"{name} of shape {tuple(tensor.shape)} has strides {tensor.stride()}; kernels take contiguous rows.",
+                remedy="call .contiguous() on it.",
+                code="kernel-strides",
+            )

@@ -1,0 +1,327 @@
+"""What every folder in kernels/ has to keep, whatever it computes. A new folder is tested without an edit here."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise, product
+
+import pytest
+import torch
+
+from neurodeploy import buffers, kernel
+from neurodeploy.errors import KernelError
+from neurodeploy.kernel import Gradients, Kernel, Neuron, Parameters
+from neurodeploy.surrogate import KINDS, Arctan, PeriodicExponential, Sigmoid, SingleExponential
+
+KERNELS = kernel.names()
+MEMORIES: tuple[kernel.Memory, ...] = ("store", "recompute")
+
+
+@pytest.fixture(params=KERNELS)
+def algorithm(request: pytest.FixtureRequest) -> Kernel:
+    return kernel.load(request.param)
+
+
+@pytest.fixture(autouse=True)
+def one_thread_and_poison() -> Iterator[None]:
+    """torch.empty is filled with NaN under deterministic algorithms: reading memory nobody wrote shows up."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.manual_seed(0)
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(threads)
+
+
+def parameters(neurons: int, dtype: torch.dtype, per_neuron: bool) -> Parameters:
+    def draw(low: float, high: float) -> torch.Tensor:
+        return torch.rand(neurons if per_neuron else 1, dtype=dtype) * (high - low) + low
+
+    threshold = draw(0.7, 1.3)
+    return Parameters(draw(0.8, 1.0), threshold, draw(0.5, 1.5), threshold.clone())
+
+
+def case(
+    batch: int = 3, steps: int = 70, neurons: int = 9, dtype: torch.dtype = torch.float64, per_neuron: bool = True
+) -> tuple[torch.Tensor, Parameters, torch.Tensor]:
+    x = torch.randn(batch, steps, neurons, dtype=dtype) * 0.8 + 0.2
+    return x, parameters(neurons, dtype, per_neuron), torch.randn(batch, neurons, dtype=dtype) * 0.3
+
+
+def output_gradients(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return torch.randn_like(x), torch.randn_like(x), torch.randn(x.shape[0], x.shape[2], dtype=x.dtype)
+
+
+def relative(got: torch.Tensor, expected: torch.Tensor) -> float:
+    """Largest difference over largest value."""
+    if expected.numel() == 0:
+        return 0.0
+    scale = float(expected.abs().max())
+    return float((got - expected).abs().max()) / (scale if scale > 0 else 1.0)
+
+
+def assert_same(got: Gradients, expected: Gradients, tolerance: float) -> None:
+    for name, g, e in zip(Gradients._fields, got, expected, strict=True):
+        assert g.shape == e.shape, name
+        assert relative(g, e) <= tolerance, (name, relative(g, e))
+
+
+NEURONS = [
+    Neuron(reset=reset, spikes=spikes, v_min=v_min, v_min_position=position)
+    for reset, spikes, (v_min, position) in product(
+        ("subtract", "zero", "none"),
+        ("multi", "single", 3),
+        ((None, "after_reset"), (-0.3, "after_reset"), (-0.3, "before_threshold")),
+    )
+]
+
+
+@pytest.mark.parametrize("neuron", NEURONS, ids=lambda n: f"{n.reset}-{n.spikes}-{n.v_min}-{n.v_min_position}")
+def test_equals_reference(algorithm: Kernel, neuron: Neuron) -> None:
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 2e-4)):
+        for per_neuron, time_major, memory in product((False, True), (False, True), MEMORIES):
+            x, values, state = case(dtype=dtype, per_neuron=per_neuron)
+            spikes, v, final = algorithm.reference.forward(x, values, state, neuron)
+            laid_out = x.transpose(0, 1).contiguous() if time_major else x
+            got, got_final, saved = algorithm.forward(
+                laid_out, values, state, neuron, memory=memory, time_major=time_major
+            )
+            assert torch.equal(got.transpose(0, 1) if time_major else got, spikes)
+            assert torch.equal(got_final, final)
+            g, h, last = output_gradients(x)
+            expected = algorithm.reference.backward(g, h, last, x, v, values, state, neuron)
+            if time_major:
+                g, h = g.transpose(0, 1).contiguous(), h.transpose(0, 1).contiguous()
+            grads = algorithm.backward(g, h, last, saved)
+            if time_major:
+                grads = grads._replace(x=grads.x.transpose(0, 1))
+            assert_same(grads, expected, tolerance)
+
+
+@pytest.mark.parametrize("surrogate", KINDS, ids=lambda k: k.__name__)
+def test_surrogates_equal_reference(algorithm: Kernel, surrogate: type) -> None:
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 2e-4)):
+        x, values, state = case(dtype=dtype)
+        neuron = Neuron(surrogate=surrogate(0.7))
+        _, v, _ = algorithm.reference.forward(x, values, state, neuron)
+        g, h, last = output_gradients(x)
+        expected = algorithm.reference.backward(g, h, last, x, v, values, state, neuron)
+        _, _, saved = algorithm.forward(x, values, state, neuron)
+        assert_same(algorithm.backward(g, h, last, saved), expected, tolerance)
+
+
+def test_recorded_potential_equals_reference(algorithm: Kernel) -> None:
+    x, values, state = case(dtype=torch.float32)
+    _, v, _ = algorithm.reference.forward(x, values, state, Neuron())
+    output = algorithm.apply(x, values, state, Neuron(), record_v=True)
+    assert output.v is not None
+    assert torch.equal(output.v, v)
+
+
+@pytest.mark.parametrize("surrogate", [SingleExponential(0.8), PeriodicExponential(0.6), Sigmoid(0.4), Arctan(0.7)])
+@pytest.mark.parametrize("reset", ["subtract", "zero", "none"])
+def test_gradcheck_with_soft_spikes(algorithm: Kernel, reset: str, surrogate: object) -> None:
+    """With soft spikes the surrogate gradient is the true one, so finite differences have to agree, everywhere."""
+    for (v_min, position), memory in product(
+        ((None, "after_reset"), (-0.2, "after_reset"), (-0.2, "before_threshold")), MEMORIES
+    ):
+        neuron = Neuron(
+            reset=reset,  # type: ignore[arg-type]
+            surrogate=surrogate,  # type: ignore[arg-type]
+            v_min=v_min,
+            v_min_position=position,  # type: ignore[arg-type]
+            soft_spikes=True,
+        )
+        x, values, state = case(2, 5, 3)
+
+        def run(
+            x: torch.Tensor,
+            state: torch.Tensor,
+            *decay_threshold_gain: torch.Tensor,
+            unit: torch.Tensor = values.unit,
+            neuron: Neuron = neuron,
+            memory: kernel.Memory = memory,
+        ) -> tuple[torch.Tensor, ...]:
+            output = algorithm.apply(
+                x, Parameters(*decay_threshold_gain, unit), state, neuron, memory=memory, record_v=memory == "store"
+            )
+            return tuple(tensor for tensor in output if tensor is not None)
+
+        inputs = [tensor.requires_grad_() for tensor in (x, state, *values[:3])]
+        assert torch.autograd.gradcheck(run, inputs, eps=1e-7, atol=1e-5, rtol=1e-4, fast_mode=False)
+
+
+def test_opcheck(algorithm: Kernel) -> None:
+    forward, backward = (getattr(torch.ops.neurodeploy, name).default for name in algorithm.operators)
+    x, values, state = case(2, 40, 5, torch.float32)
+    for memory, time_major in product(MEMORIES, (False, True)):
+        laid_out = x.transpose(0, 1).contiguous() if time_major else x
+        options = (*Neuron().arguments(), time_major, memory)
+        torch.library.opcheck(forward, (laid_out, state, *values, *options))
+        _, kept, _ = forward(laid_out, state, *values, *options)
+        torch.library.opcheck(
+            backward,
+            (torch.randn_like(laid_out), None, state, laid_out, kept, state, *values, *options, True),
+        )
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_compiles_as_one_graph(algorithm: Kernel, memory: kernel.Memory) -> None:
+    x, values, state = case(2, 20, 5, torch.float32)
+    leaves = [tensor.clone().requires_grad_() for tensor in (x, state, *values[:3])]
+    neuron = Neuron()
+
+    def step(x: torch.Tensor, state: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        output = algorithm.apply(torch.tanh(x), Parameters(*rest, values.unit), state, neuron, memory=memory)
+        return (output.spikes * 0.5).square().sum() + output.state.sum()
+
+    expected = torch.autograd.grad(step(*leaves), leaves)
+    torch._dynamo.reset()
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    got = torch.autograd.grad(compiled(*leaves), leaves)
+    for g, e in zip(got, expected, strict=True):
+        assert relative(g, e) <= 1e-6
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 1, 7), (1, 33, 513), (3, 64, 1), (2, 31, 1025), (1, 3, 4097)])
+def test_odd_shapes(algorithm: Kernel, shape: tuple[int, int, int]) -> None:
+    for dtype, memory in product((torch.float32, torch.float64), MEMORIES):
+        x, values, state = case(*shape, dtype=dtype)
+        spikes, v, final = algorithm.reference.forward(x, values, state, Neuron())
+        got, got_final, saved = algorithm.forward(x, values, state, Neuron(), memory=memory)
+        assert torch.equal(got, spikes)
+        assert torch.equal(got_final, final)
+        g, h, last = output_gradients(x)
+        expected = algorithm.reference.backward(g, h, last, x, v, values, state, Neuron())
+        assert_same(algorithm.backward(g, h, last, saved), expected, 1e-12 if dtype == torch.float64 else 2e-4)
+
+
+@pytest.mark.parametrize("shape", [(2, 0, 3), (0, 5, 3), (2, 5, 0), (0, 0, 0)])
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_empty_axes(algorithm: Kernel, shape: tuple[int, int, int], memory: kernel.Memory) -> None:
+    for per_neuron in (False, True):
+        x, values, state = case(*shape, per_neuron=per_neuron)
+        spikes, final, saved = algorithm.forward(x, values, state, Neuron(), memory=memory)
+        assert spikes.shape == x.shape
+        if shape[1] == 0:
+            assert torch.equal(final, state)
+        g, h, last = output_gradients(x)
+        grads = algorithm.backward(g, h, last, saved)
+        assert grads.x.shape == x.shape
+        if shape[1] == 0:
+            assert torch.equal(grads.state, last)
+        for grad, value in zip(grads[2:], values[:3], strict=True):
+            assert torch.equal(grad, torch.zeros_like(value))
+
+
+def test_strided_gradients_are_taken(algorithm: Kernel) -> None:
+    """Autograd hands over expanded and transposed gradients; they count like contiguous ones."""
+    x, values, state = case()
+    x.requires_grad_()
+    weights = torch.randn(x.shape[1], x.shape[0], x.shape[2], dtype=x.dtype).transpose(0, 1)
+    (strided,) = torch.autograd.grad(algorithm.apply(x, values, state, Neuron()).spikes, x, weights)
+    (plain,) = torch.autograd.grad(algorithm.apply(x, values, state, Neuron()).spikes, x, weights.contiguous())
+    assert torch.equal(strided, plain)
+    (expanded,) = torch.autograd.grad(algorithm.apply(x, values, state, Neuron()).spikes.sum(), x)
+    (ones,) = torch.autograd.grad(algorithm.apply(x, values, state, Neuron()).spikes, x, torch.ones_like(x))
+    assert torch.equal(expanded, ones)
+
+
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_large_outputs_come_poisoned_and_leave_clean(algorithm: Kernel, memory: kernel.Memory) -> None:
+    """Large outputs reuse pooled memory: with NaN left in it by the last user, every value has to be written."""
+    x, values, state = case(2, 300, 2048, torch.float32)
+    g, h, last = output_gradients(x)
+    got, expected = [], []
+    for results in (expected, got):
+        spikes, final, saved = algorithm.forward(x, values, state, Neuron(), memory=memory)
+        grads = algorithm.backward(g, h, last, saved)
+        results += [t.clone() for t in (spikes, final, saved.kept, *grads)]
+        for tensor in (spikes, final, saved.kept, *grads):
+            tensor.fill_(torch.nan)
+        del spikes, final, saved, grads, tensor
+        assert buffers.free_bytes() >= 2 * 300 * 2048 * 4 * 2
+    for first, second in zip(expected, got, strict=True):
+        assert not second.isnan().any()
+        assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("cuts", [[0, 1, 70], [0, 32, 64, 70], [0, 7, 7, 69, 70]], ids=str)
+def test_chunks_equal_one_pass(algorithm: Kernel, cuts: list[int]) -> None:
+    for neuron, memory in product((Neuron(), replace(NEURONS[-1], reset="zero")), MEMORIES):
+        x, values, state = case()
+        g, h, last = output_gradients(x)
+        spikes, final, saved = algorithm.forward(x, values, state, neuron, memory=memory)
+        whole = algorithm.backward(g, h, last, saved)
+
+        carried, pieces, kept = state, [], []
+        for start, end in pairwise(cuts):
+            piece, carried, part = algorithm.forward(
+                x[:, start:end].contiguous(), values, carried, neuron, memory=memory
+            )
+            pieces.append(piece)
+            kept.append((start, end, part))
+        assert torch.equal(torch.cat(pieces, 1), spikes)
+        assert torch.equal(carried, final)
+
+        adjoint, grads_x = last, []
+        sums = [torch.zeros_like(value) for value in values[:3]]
+        for start, end, part in reversed(kept):
+            grads = algorithm.backward(g[:, start:end].contiguous(), h[:, start:end].contiguous(), adjoint, part)
+            adjoint = grads.state
+            grads_x.insert(0, grads.x)
+            sums = [total + grad for total, grad in zip(sums, grads[2:], strict=True)]
+        assert_same(Gradients(torch.cat(grads_x, 1), adjoint, *sums), whole, 1e-12)
+
+
+@pytest.mark.parametrize("shape", [(5, 40, 700), (1, 30, 5000)])
+def test_threads_do_not_change_a_bit(algorithm: Kernel, shape: tuple[int, int, int]) -> None:
+    for memory in MEMORIES:
+        x, values, state = case(*shape, dtype=torch.float32)
+        g, h, last = output_gradients(x)
+        results = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            spikes, final, saved = algorithm.forward(x, values, state, Neuron(), memory=memory)
+            results.append((spikes, final, *algorithm.backward(g, h, last, saved)))
+        for other in results[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_recompute_has_the_bits_of_store(algorithm: Kernel) -> None:
+    for neuron, steps in product(NEURONS, (1, 32, 70)):
+        x, values, state = case(2, steps, 9, torch.float32)
+        g, h, last = output_gradients(x)
+        results = []
+        for memory in MEMORIES:
+            spikes, final, saved = algorithm.forward(x, values, state, neuron, memory=memory)
+            results.append((spikes, final, *algorithm.backward(g, h, last, saved)))
+        assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("break_it", "code"),
+    [
+        (lambda x, p, s: (x.half(), p, s), "kernel-dtype"),
+        (lambda x, p, s: (x.float(), p, s), "kernel-dtype"),
+        (lambda x, p, s: (x.to("meta"), p, s), "kernel-device"),
+        (lambda x, p, s: (x[0], p, s), "kernel-shape"),
+        (lambda x, p, s: (x, p, s[:1]), "kernel-shape"),
+        (lambda x, p, s: (x, p._replace(decay=p.decay[:2]), s), "kernel-shape"),
+        (lambda x, p, s: (x.transpose(1, 2).contiguous().transpose(1, 2), p, s), "kernel-strides"),
+        (lambda x, p, s: (x, p, s.t().contiguous().t()), "kernel-strides"),
+    ],
+)
+def test_refuses_what_it_cannot_run(algorithm: Kernel, break_it: object, code: str) -> None:
+    x, values, state = break_it(*case())  # type: ignore[operator]
+    with pytest.raises(KernelError, match="Remedy: ") as caught:
+        algorithm.apply(x, values, state, Neuron())
+    assert caught.value.code == code
+
+
+def test_folders_are_found_and_unknown_names_refused() -> None:
+    assert "exodus" in KERNELS
+    with pytest.raises(KernelError, match=r"choose one of .*exodus") as caught:
+        kernel.load("no-such-algorithm")
+    assert caught.value.code == "unknown-algorithm"
