@@ -24,6 +24,7 @@ from neurodeploy.graph.nodes import (
     Shape,
     SumPool2d,
 )
+from neurodeploy.graph.padding import named_padding
 from neurodeploy.neuron import Reset
 
 #: How a continuous-time LIF becomes one factor per step, with ``decay``, ``input_gain``:
@@ -211,24 +212,11 @@ class _Reader:
         weight = self._array(name, fields, "weight", 4)
         stride, dilation = self._pair(name, fields, "stride"), self._pair(name, fields, "dilation")
         if isinstance(fields.get("padding"), str):
-            padding = self._named_padding(name, fields["padding"], weight.shape[2:], stride, dilation)
+            padding = named_padding(f"node {name}", fields["padding"], weight.shape[2:], stride, dilation)
         else:
             padding = self._pair(name, fields, "padding")
         groups = int(self._field(name, fields, "groups"))
         return Conv2d(weight, self._bias(name, fields), stride, padding, dilation, groups)
-
-    def _named_padding(self, name: str, padding: str, kernel: Shape, stride: Pair, dilation: Pair) -> Pair:
-        if padding == "valid":
-            return 0, 0
-        total = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-        if padding == "same" and stride == (1, 1) and not any(size % 2 for size in total):
-            return total[0] // 2, total[1] // 2
-        raise self._error(
-            name,
-            f"padding {padding!r} with kernel {tuple(kernel)} and stride {stride} is not a number per axis.",
-            "give the padding as numbers; 'same' needs stride 1 and an odd kernel.",
-            "padding",
-        )
 
     def _linear(self, name: str, fields: Fields) -> Node:
         weight = self._array(name, fields, "weight", 2)
