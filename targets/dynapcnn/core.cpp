@@ -30,6 +30,7 @@
 #define ND_X86 1
 #include <immintrin.h>
 #endif
+#define ND_INLINE __attribute__((always_inline)) inline
 
 namespace nb = nanobind;
 
@@ -62,8 +63,8 @@ static_assert(sizeof(HostEvent) == 13 && sizeof(Spike) == 15, "packed like the s
 
 // Which neuron rows (or columns) an event in one input row (or column) reaches.
 struct Reach {
-    int32_t count = 0;    // rows touched
-    int32_t state = 0;    // index of the first one in memory
+    int32_t count = 0;    // rows touched; columns: times features
+    int32_t state = 0;    // offset of the first one in memory
     int32_t address = 0;  // its y (or x) coordinate; the next ones follow in steps of the core's direction
     int32_t weights = 0;  // offset of its weights
 };
@@ -83,7 +84,7 @@ struct Core {
     int direction = 1;  // +1: memory order is ascending rows and columns, -1: descending
     bool sort_by_feature = false;
     bool hard = false, leak = false;
-    bool plain = false;  // no update can saturate, no potential stays at or above the threshold
+    int mode = 2;  // a Mode
     bool wrap = false, zero_touches = false, tick_fires = true, compute_outside = false;
     int16_t high = 1, low = 0;
     int row = 0;            // out_w * F: distance of two rows of the state
@@ -102,9 +103,14 @@ struct Core {
     uint32_t* counts = nullptr;
 
     void reserve(size_t most) {
-        if (spikes.size() < fired + most + kVector) spikes.resize(2 * (fired + most + kVector));
+        if (spikes.size() < fired + most + kVector) grow(most);
     }
+    __attribute__((noinline)) void grow(size_t most) { spikes.resize(2 * (fired + most + kVector)); }
 };
+
+__attribute__((noinline)) void sort_spikes(Core& core, size_t from) {
+    std::sort(core.spikes.begin() + static_cast<ptrdiff_t>(from), core.spikes.begin() + static_cast<ptrdiff_t>(core.fired));
+}
 
 // One update of a rectangle of neurons: by an event (weights) or by a tick (biases).
 struct Patch {
@@ -117,14 +123,14 @@ struct Patch {
     uint32_t address_step;  // to the next row
 };
 
-Patch event_patch(Core& core, uint32_t event) {
+ND_INLINE Patch event_patch(Core& core, uint32_t event) {
     const Reach& y = core.rows[y_of(event)];
     const Reach& x = core.columns[x_of(event)];
-    return {core.state.data() + static_cast<ptrdiff_t>(y.state) * core.row + static_cast<ptrdiff_t>(x.state) * core.F,
+    return {core.state.data() + y.state + x.state,
             core.weights.data() + static_cast<ptrdiff_t>(feature_of(event)) * core.weight_channel + y.weights + x.weights,
             core.weight_row,
             y.count,
-            x.count * core.F,
+            x.count,
             (event & kTag) + pack(0, y.address, x.address),
             static_cast<uint32_t>(core.direction * 128)};
 }
@@ -137,6 +143,13 @@ Patch tick_patch(Core& core, uint32_t tag) {
 }
 
 // ---- the update rule, once per instruction set --------------------------------------------------------------------
+
+// What is known of a core decides how much of the rule has to be computed.
+enum Mode {
+    kPlain,    // no update can leave int16, and no potential stays at or above the threshold
+    kFloor,    // the same, except that updates can hit -32768, which is also threshold_low
+    kGeneral,  // everything
+};
 
 void update_portable(Core& core, const Patch& patch, bool fires) {
     uint32_t* out = core.spikes.data() + core.fired;
@@ -162,31 +175,205 @@ void update_portable(Core& core, const Patch& patch, bool fires) {
     core.fired = out - core.spikes.data();
 }
 
+// The loop over events, for a statement that updates `patch`. A macro because each instruction set compiles its own.
+#define ND_FOR_EVENTS(...)                                                                                       \
+    uint64_t synops = 0;                                                                                         \
+    for (size_t e = 0; e < n; ++e) {                                                                             \
+        const Patch patch = event_patch(core, events[e]);                                                        \
+        synops += static_cast<uint64_t>(patch.rows) * static_cast<uint64_t>(patch.run);                          \
+        core.reserve(core.most_per_event);                                                                       \
+        const size_t before = core.fired;                                                                        \
+        __VA_ARGS__;                                                                                                \
+        if (core.sort_by_feature) sort_spikes(core, before);                                                     \
+    }                                                                                                            \
+    core.synops += synops;
+
 void events_portable(Core& core, const uint32_t* events, size_t n) {
-    for (size_t i = 0; i < n; ++i) {
-        const Patch patch = event_patch(core, events[i]);
-        core.synops += static_cast<uint64_t>(patch.rows) * patch.run;
-        core.reserve(core.most_per_event);
-        const size_t before = core.fired;
-        update_portable(core, patch, true);
-        if (core.sort_by_feature) std::sort(core.spikes.begin() + before, core.spikes.begin() + core.fired);
-    }
+    ND_FOR_EVENTS(update_portable(core, patch, true))
 }
 
 struct Isa {
     const char* name;
-    void (*events)(Core&, const uint32_t*, size_t);
-    void (*update)(Core&, const Patch&, bool);
+    void (*events[2][3])(Core&, const uint32_t*, size_t);  // [hard reset][mode]
+    void (*update[2][3])(Core&, const Patch&, bool);
 };
 
+#define ND_ISA(name, suffix)                                                                                    \
+    {name,                                                                                                      \
+     {{events_##suffix<false, kPlain>, events_##suffix<false, kFloor>, events_##suffix<false, kGeneral>},       \
+      {events_##suffix<true, kPlain>, events_##suffix<true, kFloor>, events_##suffix<true, kGeneral>}},         \
+     {{update_##suffix<false, kPlain>, update_##suffix<false, kFloor>, update_##suffix<false, kGeneral>},       \
+      {update_##suffix<true, kPlain>, update_##suffix<true, kFloor>, update_##suffix<true, kGeneral>}}}
+
+constexpr Isa kPortable = {"portable",
+                           {{events_portable, events_portable, events_portable}, {events_portable, events_portable, events_portable}},
+                           {{update_portable, update_portable, update_portable}, {update_portable, update_portable, update_portable}}};
+
+#ifdef ND_X86
+
+#define ND_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,bmi,bmi2,lzcnt,popcnt")))
+#define ND_AVX2 __attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt")))
+
+// 32 neurons. Lanes outside `lanes` get weight 0, which changes nothing; storing them back is harmless.
+template <bool Hard, Mode mode>
+ND_AVX512 ND_INLINE void step_avx512(int16_t* state, __m512i w, __mmask32 lanes, const uint32_t* addresses, uint32_t address,
+                                     __m512i high, __m512i low, const Core& core, __mmask32 fires, uint64_t& saturated,
+                                     uint32_t*& out) {
+    const __m512i before = _mm512_loadu_si512(state);
+    __m512i v = _mm512_adds_epi16(before, w);
+    if (mode != kPlain) {
+        const __m512i wrapped = _mm512_add_epi16(before, w);
+        const __mmask32 outside = _mm512_cmpneq_epi16_mask(v, wrapped);
+        if (__builtin_expect(outside != 0, 0)) {
+            saturated += static_cast<unsigned>(__builtin_popcount(outside));
+            if (mode == kGeneral && core.wrap) v = wrapped;
+        }
+    }
+    if (mode != kFloor) v = _mm512_max_epi16(v, low);
+    __mmask32 fired = _mm512_cmpge_epi16_mask(v, high);
+    if (mode == kGeneral) fired &= fires & (core.zero_touches ? lanes : _mm512_test_epi16_mask(w, w));
+    v = Hard ? _mm512_mask_mov_epi16(v, fired, _mm512_setzero_si512()) : _mm512_mask_sub_epi16(v, fired, v, high);
+    _mm512_storeu_si512(state, v);
+    if (fired) {
+        const __m512i base = _mm512_set1_epi32(static_cast<int>(address));
+        const __m512i first = _mm512_add_epi32(base, _mm512_loadu_si512(addresses));
+        const __m512i second = _mm512_add_epi32(base, _mm512_loadu_si512(addresses + 16));
+        const __mmask16 one = static_cast<__mmask16>(fired), two = static_cast<__mmask16>(fired >> 16);
+        _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(one, first));
+        out += __builtin_popcount(one);
+        _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(two, second));
+        out += __builtin_popcount(two);
+    }
+}
+
+template <bool Hard, Mode mode>
+ND_AVX512 ND_INLINE void patch_avx512(Core& core, const Patch& patch, bool fires) {
+    const __m512i high = _mm512_set1_epi16(core.high), low = _mm512_set1_epi16(core.low);
+    const __mmask32 fire_mask = fires ? ~0u : 0u;
+    const int row = core.row, run = patch.run, full = run & ~31;
+    const __mmask32 tail = _bzhi_u32(~0u, static_cast<unsigned>(run - full));
+    const uint32_t* addresses = core.lanes.data();
+    uint32_t* out = core.spikes.data() + core.fired;
+    uint64_t saturated = 0;
+    int16_t* state = patch.state;
+    const int16_t* weights = patch.weights;
+    uint32_t address = patch.address;
+    for (int r = patch.rows; r > 0; --r, state += row, weights += patch.weight_row, address += patch.address_step) {
+        int i = 0;
+        for (; i < full; i += 32)
+            step_avx512<Hard, mode>(state + i, _mm512_loadu_si512(weights + i), ~0u, addresses + i, address, high, low, core,
+                                    fire_mask, saturated, out);
+        if (tail)
+            step_avx512<Hard, mode>(state + i, _mm512_maskz_loadu_epi16(tail, weights + i), tail, addresses + i, address, high,
+                                    low, core, fire_mask, saturated, out);
+    }
+    core.fired = static_cast<size_t>(out - core.spikes.data());
+    core.saturated += saturated;
+}
+
+template <bool Hard, Mode mode>
+ND_AVX512 void update_avx512(Core& core, const Patch& patch, bool fires) {
+    patch_avx512<Hard, mode>(core, patch, fires);
+}
+
+template <bool Hard, Mode mode>
+ND_AVX512 void events_avx512(Core& core, const uint32_t* events, size_t n) {
+    ND_FOR_EVENTS(patch_avx512<Hard, mode>(core, patch, true))
+}
+
+// 16 neurons; `lanes` as above, as a vector of 0 and -1.
+template <bool Hard, Mode mode>
+ND_AVX2 ND_INLINE void step_avx2(int16_t* state, __m256i w, __m256i lanes, const uint32_t* addresses, uint32_t address,
+                                 __m256i high, __m256i low, const Core& core, __m256i fires, uint64_t& saturated,
+                                 uint32_t*& out) {
+    const __m256i before = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(state));
+    __m256i v = _mm256_adds_epi16(before, w);
+    if (mode != kPlain) {
+        const __m256i wrapped = _mm256_add_epi16(before, w);
+        const uint32_t inside = static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi16(v, wrapped)));
+        if (__builtin_expect(inside != ~0u, 0)) {
+            saturated += static_cast<unsigned>(__builtin_popcount(~inside)) / 2;
+            if (mode == kGeneral && core.wrap) v = wrapped;
+        }
+    }
+    if (mode != kFloor) v = _mm256_max_epi16(v, low);
+    __m256i quiet = _mm256_cmpgt_epi16(high, v);
+    if (mode == kGeneral) {
+        const __m256i untouched = core.zero_touches ? _mm256_xor_si256(lanes, _mm256_set1_epi16(-1))
+                                                    : _mm256_cmpeq_epi16(w, _mm256_setzero_si256());
+        quiet = _mm256_or_si256(quiet, _mm256_or_si256(untouched, _mm256_xor_si256(fires, _mm256_set1_epi16(-1))));
+    }
+    v = Hard ? _mm256_and_si256(quiet, v) : _mm256_sub_epi16(v, _mm256_andnot_si256(quiet, high));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(state), v);
+    // Two equal bits a lane; keep the lower.
+    uint32_t fired = ~static_cast<uint32_t>(_mm256_movemask_epi8(quiet)) & 0x55555555u;
+    for (; fired; fired &= fired - 1) *out++ = address + addresses[__builtin_ctz(fired) / 2];
+}
+
+template <bool Hard, Mode mode>
+ND_AVX2 ND_INLINE void patch_avx2(Core& core, const Patch& patch, bool fires) {
+    alignas(32) static const int16_t edge[32] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
+    const __m256i high = _mm256_set1_epi16(core.high), low = _mm256_set1_epi16(core.low);
+    const __m256i all = _mm256_set1_epi16(-1), fire_mask = _mm256_set1_epi16(fires ? -1 : 0);
+    const int row = core.row, run = patch.run, full = run & ~15;
+    const __m256i tail = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(edge + 16 - (run - full)));
+    const uint32_t* addresses = core.lanes.data();
+    uint32_t* out = core.spikes.data() + core.fired;
+    uint64_t saturated = 0;
+    int16_t* state = patch.state;
+    const int16_t* weights = patch.weights;
+    uint32_t address = patch.address;
+    for (int r = patch.rows; r > 0; --r, state += row, weights += patch.weight_row, address += patch.address_step) {
+        int i = 0;
+        for (; i < full; i += 16)
+            step_avx2<Hard, mode>(state + i, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights + i)), all,
+                                  addresses + i, address, high, low, core, fire_mask, saturated, out);
+        if (run != full) {
+            const __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights + i));
+            step_avx2<Hard, mode>(state + i, _mm256_and_si256(w, tail), tail, addresses + i, address, high, low, core,
+                                  fire_mask, saturated, out);
+        }
+    }
+    core.fired = static_cast<size_t>(out - core.spikes.data());
+    core.saturated += saturated;
+}
+
+template <bool Hard, Mode mode>
+ND_AVX2 void update_avx2(Core& core, const Patch& patch, bool fires) {
+    patch_avx2<Hard, mode>(core, patch, fires);
+}
+
+template <bool Hard, Mode mode>
+ND_AVX2 void events_avx2(Core& core, const uint32_t* events, size_t n) {
+    ND_FOR_EVENTS(patch_avx2<Hard, mode>(core, patch, true))
+}
+
+#endif  // ND_X86
+
+// Instruction sets of this machine, best first.
+std::vector<Isa> available() {
+    std::vector<Isa> found;
+#ifdef ND_X86
+    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("bmi2"))
+        found.push_back(ND_ISA("avx512", avx512));
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")) found.push_back(ND_ISA("avx2", avx2));
+#endif
+    found.push_back(kPortable);
+    return found;
+}
+
+std::vector<std::string> names() {
+    std::vector<std::string> all;
+    for (const Isa& isa : available()) all.emplace_back(isa.name);
+    return all;
+}
+
 Isa choose(const std::string& name) {
-    const std::vector<Isa> available = {{"portable", events_portable, update_portable}};
-    for (const Isa& isa : available)
+    for (const Isa& isa : available())
         if (name.empty() || name == isa.name) return isa;
     throw std::invalid_argument("instruction set " + name + " is not available here");
 }
-
-std::vector<std::string> available() { return {"portable"}; }
 
 // ---- the network --------------------------------------------------------------------------------------------------
 
@@ -233,8 +420,8 @@ public:
         const int ky = (k + sy - 1) / sy, kx = (k + sx - 1) / sx;  // kernel rows and columns that one event can use
         core.weight_row = kx * F;
         core.weight_channel = sy * sx * ky * core.weight_row;
-        core.rows = reach(core.out_h, k, sy, padding[0], ky, core.direction, sx * ky * core.weight_row, core.weight_row);
-        core.columns = reach(core.out_w, k, sx, padding[1], kx, core.direction, ky * core.weight_row, F);
+        core.rows = reach(core.out_h, k, sy, padding[0], ky, core.direction, sx * ky * core.weight_row, core.weight_row, core.row, 1);
+        core.columns = reach(core.out_w, k, sx, padding[1], kx, core.direction, ky * core.weight_row, F, F, F);
         core.weights.assign(static_cast<size_t>(core.C) * core.weight_channel + kVector, 0);
         for (int f = 0; f < F; ++f)
             for (int c = 0; c < core.C; ++c)
@@ -260,6 +447,7 @@ public:
         for (size_t i = 0; i < core.lanes.size(); ++i)
             core.lanes[i] = (static_cast<uint32_t>(i % F) << 14) + static_cast<uint32_t>(core.direction * static_cast<int>(i / F));
         core.most_per_event = static_cast<size_t>(ky) * core.weight_row;
+        core.mode = mode_of(core);
     }
 
     void connect(int from, int to, int log2_pooling, int shift) {
@@ -304,7 +492,7 @@ public:
 
 private:
     static std::array<Reach, kMaxSide> reach(int size, int k, int stride, int padding, int taps, int direction,
-                                             int phase_weights, int tap_weights) {
+                                             int phase_weights, int tap_weights, int place, int width) {
         std::array<Reach, kMaxSide> all;
         for (int a = 0; a < kMaxSide; ++a) {
             // Kernel offset phase + stride*j leads to neuron last - j.
@@ -313,12 +501,24 @@ private:
             const int from = std::max(0, last - size + 1), to = std::min(used - 1, last);
             if (to < from) continue;
             Reach& r = all[a];
-            r.count = to - from + 1;
+            r.count = (to - from + 1) * width;
             r.address = direction < 0 ? last - from : last - to;
-            r.state = direction < 0 ? size - 1 - r.address : r.address;
+            r.state = (direction < 0 ? size - 1 - r.address : r.address) * place;
             r.weights = phase * phase_weights + (direction < 0 ? from : taps - 1 - to) * tap_weights;
         }
         return all;
+    }
+
+    static Mode mode_of(const Core& core) {
+        const auto [least, most] = std::minmax_element(core.weights.begin(), core.weights.end());
+        const auto [least_bias, most_bias] = std::minmax_element(core.bias.begin(), core.bias.end());
+        const int down = std::min(*least, *least_bias), up = std::max(*most, *most_bias);
+        // Below the threshold after every update: what an update adds is taken away by the spike it causes.
+        const bool below = *std::max_element(core.initial.begin(), core.initial.end()) < core.high &&
+                           (core.hard || up <= core.high) && (core.tick_fires || *most_bias <= 0);
+        if (!below || core.high - 1 + up > 32767) return kGeneral;
+        if (core.low + down >= -32768) return kPlain;
+        return core.low == -32768 && !core.wrap ? kFloor : kGeneral;
     }
 
     // Cut the events and the clock's ticks into chunks of steps.
@@ -443,14 +643,14 @@ private:
 
     void process(Core& core, const uint32_t* events, size_t n) {
         core.events += n;
-        isa_.events(core, events, n);
+        isa_.events[core.hard][core.mode](core, events, n);
     }
 
     void tick(Core& core, uint32_t tag) {
         core.reserve(static_cast<size_t>(core.out_h) * core.row);
         const size_t before = core.fired;
-        isa_.update(core, tick_patch(core, tag >> 24), core.tick_fires);
-        if (core.sort_by_feature) std::sort(core.spikes.begin() + before, core.spikes.begin() + core.fired);
+        isa_.update[core.hard][core.mode](core, tick_patch(core, tag >> 24), core.tick_fires);
+        if (core.sort_by_feature) sort_spikes(core, before);
     }
 
     // Count the chunk's spikes and record them: step by step, and within a step layer by layer.
@@ -493,7 +693,7 @@ private:
 };
 
 void bind(nb::module_& module) {
-    module.def("instruction_sets", &available, "Instruction sets this machine has, best first.");
+    module.def("instruction_sets", &names, "Instruction sets this machine has, best first.");
     nb::class_<Network>(module, "Network")
         .def(nb::init<const std::string&, int, double, int, bool, bool, bool, bool, bool, bool>(), nb::arg("isa"),
              nb::arg("entry"), nb::arg("slow_clock_hz"), nb::arg("emission_order"), nb::arg("fifo"),
