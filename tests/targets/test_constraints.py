@@ -1,6 +1,7 @@
 """Every rule has a network that breaks it, an error that says where and what to do, and a network at its limit."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def sequence(*nodes, names=None):
         name = name if name not in named else f"{name}_{sum(key.startswith(name) for key in named)}"
         named[name] = node
         order.append(name)
-    return Graph(named, tuple(zip(order, order[1:], strict=False)))
+    return Graph(named, tuple(itertools.pairwise(order)))
 
 
 def conv_layer(shape=(1, 8, 8), weight=(2, 1, 3, 3), bias=None, neuron=None, pools=(), values=None, **conv):

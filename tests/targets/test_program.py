@@ -2,13 +2,14 @@
 
 import copy
 import hashlib
+import itertools
 import json
 import random
 
 import numpy as np
 import pytest
 
-from neurodeploy.errors import NeurodeployError, ProgramError
+from neurodeploy.errors import ProgramError
 from neurodeploy.files import canonical_json
 from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.nodes import Conv2d, Input, Neuron, Output
@@ -36,7 +37,7 @@ def small():
         "out": Output(),
     }
     names = list(nodes)
-    return Graph(nodes, tuple(zip(names, names[1:], strict=False)))
+    return Graph(nodes, tuple(itertools.pairwise(names)))
 
 
 def compiled(graph):
@@ -271,8 +272,8 @@ def test_damaged_bytes_are_refused_or_mean_the_same(tmp_path):
         path.write_bytes(damaged)
         try:
             read = read_program(path)
-        except ProgramError as error:
-            assert error.remedy
+        except ProgramError:
+            continue
         else:
             # Only white space between tokens can change without a trace.
             same(PROGRAM, read)
@@ -299,8 +300,8 @@ def test_edited_fields_with_a_correct_hash_never_crash():
             inner[key] = chance.choice(VALUES)
         try:
             program = SPECK.family.read_program(data, SPECK.chip)
-        except NeurodeployError as error:
-            assert isinstance(error, ProgramError)
+        except ProgramError:
+            continue
         else:
             # What is accepted is a whole program: it is written as it was read.
             assert program.to_dict() == data
