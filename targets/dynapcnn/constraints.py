@@ -357,14 +357,20 @@ def reset_subtracts_or_zeroes(layer: CoreLayer, chip: Chip) -> Breaches:
 
 @_constraint("layer", "initial-v")
 def initial_potential_in_range(layer: CoreLayer, chip: Chip) -> Breaches:
-    """The initial potential of a neuron fits {state_bits} bits once quantized."""
+    """The initial potential of a neuron is not below the lower bound and fits {state_bits} bits once quantized."""
     if layer.neuron.initial_v is None:
         return
-    values = np.asarray(layer.neuron.initial_v)
+    values, v_min = np.asarray(layer.neuron.initial_v), layer.neuron.v_min
     limit = 2 ** (chip.limits.state_bits.value - 1)
-    if layer.is_integer and not (np.min(values) >= -limit and np.max(values) < limit):
-        value = f"{int(np.min(values))} to {int(np.max(values))}"
-        yield Breach(value, f"{-limit} to {limit - 1}", "start from smaller potentials, or from 0.")
+    lowest = -limit if v_min is None else np.max(v_min)
+    if layer.is_integer:
+        in_range = np.min(values) >= lowest and np.max(values) < limit
+    else:
+        in_range = np.all(np.isfinite(values)) and (v_min is None or np.min(values) >= lowest)
+    if not in_range:
+        value = f"{np.min(values):g} to {np.max(values):g}"
+        limits = f"{int(lowest)} to {limit - 1}" if layer.is_integer else "finite, at or above v_min"
+        yield Breach(value, limits, "start from potentials between the lower bound and the threshold, or from 0.")
 
 
 @_constraint("layer", "weight-range")

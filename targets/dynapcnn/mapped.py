@@ -87,6 +87,8 @@ class MappedNetwork:
                 }
                 for mapped in self.layers.values()
             ],
+            # Whether "at most one spike per event" never shows in any layer.
+            "fires_once": all(mapped.layer.fires_once for mapped in self.layers.values()),
             "unused_cores": [core for core in range(len(memories)) if core not in used],
             "notes": [note.to_dict() for note in self.notes],
         }

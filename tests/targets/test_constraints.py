@@ -121,7 +121,7 @@ BROKEN = {
     "decay": (conv_layer(neuron=spiking(decay=np.float32(0.9))), "conv2d", "train with IAF neurons"),
     "input-gain": (conv_layer(neuron=spiking(input_gain=np.float32(0.5))), "conv2d", "by the gain"),
     "reset": (conv_layer(neuron=spiking(reset="none")), "conv2d", 'use reset="subtract" or "zero"'),
-    "initial-v": (conv_layer(neuron=spiking(initial_v=np.array(40000))), "conv2d", "start from smaller potentials"),
+    "initial-v": (conv_layer(neuron=spiking(initial_v=np.array(40000))), "conv2d", "start from potentials between"),
     "weight-range": (
         conv_layer(values=np.full((1, 1, 1, 1), 128, np.int16), weight=(1, 1, 1, 1)),
         "conv2d",
@@ -213,6 +213,8 @@ def test_the_limit_itself_is_allowed(name):
         (Neuron(np.float32(np.nan)), "threshold-range"),
         (Neuron(np.float32(1), v_min=np.float32(0)), "v-min-range"),
         (Neuron(np.float32(1), v_min=np.float32(0.5)), "v-min-range"),
+        (Neuron(np.float32(1), initial_v=np.float32(np.inf)), "initial-v"),
+        (Neuron(np.float32(1), v_min=np.float32(-1), initial_v=np.float32(-2)), "initial-v"),
     ],
 )
 def test_float_networks_are_checked_before_quantization(node, code):
