@@ -79,6 +79,13 @@ struct Source {  // one core that feeds this one; two edges when both its destin
     std::vector<Edge> edges;
 };
 
+// A vector of neurons of which some fire.
+struct Pending {
+    uint32_t mask;     // which
+    uint32_t lane;     // place of the vector in its run of neurons
+    uint32_t address;  // of the run's first neuron
+};
+
 struct Core {
     int C = 0, H = 0, W = 0, F = 0, out_h = 0, out_w = 0;
     int direction = 1;  // +1: memory order is ascending rows and columns, -1: descending
@@ -94,6 +101,8 @@ struct Core {
     std::vector<uint32_t> lanes;  // address of each neuron of a run, relative to the first
     std::array<Reach, kMaxSide> rows, columns;
     std::vector<Source> sources;
+    std::vector<Pending> pending;  // scratch of the vector functions
+    size_t batch = 1;              // events that they take on before they emit spikes
 
     std::vector<uint32_t> inbox;   // events to process, in order
     std::vector<uint32_t> spikes;  // spikes of this chunk, unpooled; size() is the capacity
@@ -175,21 +184,15 @@ void update_portable(Core& core, const Patch& patch, bool fires) {
     core.fired = out - core.spikes.data();
 }
 
-// The loop over events, for a statement that updates `patch`. A macro because each instruction set compiles its own.
-#define ND_FOR_EVENTS(...)                                                                                       \
-    uint64_t synops = 0;                                                                                         \
-    for (size_t e = 0; e < n; ++e) {                                                                             \
-        const Patch patch = event_patch(core, events[e]);                                                        \
-        synops += static_cast<uint64_t>(patch.rows) * static_cast<uint64_t>(patch.run);                          \
-        core.reserve(core.most_per_event);                                                                       \
-        const size_t before = core.fired;                                                                        \
-        __VA_ARGS__;                                                                                                \
-        if (core.sort_by_feature) sort_spikes(core, before);                                                     \
-    }                                                                                                            \
-    core.synops += synops;
-
 void events_portable(Core& core, const uint32_t* events, size_t n) {
-    ND_FOR_EVENTS(update_portable(core, patch, true))
+    for (size_t e = 0; e < n; ++e) {
+        const Patch patch = event_patch(core, events[e]);
+        core.synops += static_cast<uint64_t>(patch.rows) * static_cast<uint64_t>(patch.run);
+        core.reserve(core.most_per_event);
+        const size_t before = core.fired;
+        update_portable(core, patch, true);
+        if (core.sort_by_feature) sort_spikes(core, before);
+    }
 }
 
 struct Isa {
@@ -198,27 +201,57 @@ struct Isa {
     void (*update[2][3])(Core&, const Patch&, bool);
 };
 
-#define ND_ISA(name, suffix)                                                                                    \
-    {name,                                                                                                      \
-     {{events_##suffix<false, kPlain>, events_##suffix<false, kFloor>, events_##suffix<false, kGeneral>},       \
-      {events_##suffix<true, kPlain>, events_##suffix<true, kFloor>, events_##suffix<true, kGeneral>}},         \
-     {{update_##suffix<false, kPlain>, update_##suffix<false, kFloor>, update_##suffix<false, kGeneral>},       \
-      {update_##suffix<true, kPlain>, update_##suffix<true, kFloor>, update_##suffix<true, kGeneral>}}}
+// The vector functions of one instruction set: `patch` updates one patch and appends its firing vectors to the list
+// `pending`, without a branch on whether there are any; `emit` turns that list into spikes. A macro because each
+// instruction set compiles its own.
+#define ND_VECTOR_FUNCTIONS(TARGET, isa)                                                                         \
+    template <bool Hard, Mode mode>                                                                              \
+    TARGET void update_##isa(Core& core, const Patch& patch, bool fires) {                                       \
+        emit_##isa(core, patch_##isa<Hard, mode>(core, patch, fires, core.pending.data()));                      \
+    }                                                                                                            \
+    template <bool Hard, Mode mode>                                                                              \
+    TARGET void events_##isa(Core& core, const uint32_t* events, size_t n) {                                     \
+        uint64_t synops = 0;                                                                                     \
+        for (size_t from = 0; from < n; from += core.batch) {                                                    \
+            const size_t before = core.fired, upto = std::min(n, from + core.batch);                             \
+            Pending* pending = core.pending.data();                                                              \
+            for (size_t e = from; e < upto; ++e) {                                                               \
+                const Patch patch = event_patch(core, events[e]);                                                \
+                synops += static_cast<uint64_t>(patch.rows) * static_cast<uint64_t>(patch.run);                  \
+                pending = patch_##isa<Hard, mode>(core, patch, true, pending);                                   \
+            }                                                                                                    \
+            emit_##isa(core, pending);                                                                           \
+            if (core.sort_by_feature) sort_spikes(core, before);                                                 \
+        }                                                                                                        \
+        core.synops += synops;                                                                                   \
+    }                                                                                                            \
+    constexpr Isa k_##isa = {                                                                                    \
+        #isa,                                                                                                    \
+        {{events_##isa<false, kPlain>, events_##isa<false, kFloor>, events_##isa<false, kGeneral>},              \
+         {events_##isa<true, kPlain>, events_##isa<true, kFloor>, events_##isa<true, kGeneral>}},                \
+        {{update_##isa<false, kPlain>, update_##isa<false, kFloor>, update_##isa<false, kGeneral>},              \
+         {update_##isa<true, kPlain>, update_##isa<true, kFloor>, update_##isa<true, kGeneral>}}};
 
-constexpr Isa kPortable = {"portable",
-                           {{events_portable, events_portable, events_portable}, {events_portable, events_portable, events_portable}},
-                           {{update_portable, update_portable, update_portable}, {update_portable, update_portable, update_portable}}};
+constexpr Isa k_portable = {
+    "portable",
+    {{events_portable, events_portable, events_portable}, {events_portable, events_portable, events_portable}},
+    {{update_portable, update_portable, update_portable}, {update_portable, update_portable, update_portable}}};
 
 #ifdef ND_X86
 
 #define ND_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,bmi,bmi2,lzcnt,popcnt")))
 #define ND_AVX2 __attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt")))
 
-// 32 neurons. Lanes outside `lanes` get weight 0, which changes nothing; storing them back is harmless.
+ND_INLINE Pending* append(Pending* pending, uint32_t mask, uint32_t lane, uint32_t address) {
+    *pending = {mask, lane, address};
+    return pending + (mask != 0);
+}
+
+// 32 neurons; returns those that fire. Lanes outside `lanes` get weight 0, which changes nothing, so that storing
+// them back is harmless.
 template <bool Hard, Mode mode>
-ND_AVX512 ND_INLINE void step_avx512(int16_t* state, __m512i w, __mmask32 lanes, const uint32_t* addresses, uint32_t address,
-                                     __m512i high, __m512i low, const Core& core, __mmask32 fires, uint64_t& saturated,
-                                     uint32_t*& out) {
+ND_AVX512 ND_INLINE __mmask32 step_avx512(int16_t* state, __m512i w, __mmask32 lanes, __m512i high, __m512i low,
+                                          const Core& core, __mmask32 fires, uint64_t& saturated) {
     const __m512i before = _mm512_loadu_si512(state);
     __m512i v = _mm512_adds_epi16(before, w);
     if (mode != kPlain) {
@@ -234,26 +267,15 @@ ND_AVX512 ND_INLINE void step_avx512(int16_t* state, __m512i w, __mmask32 lanes,
     if (mode == kGeneral) fired &= fires & (core.zero_touches ? lanes : _mm512_test_epi16_mask(w, w));
     v = Hard ? _mm512_mask_mov_epi16(v, fired, _mm512_setzero_si512()) : _mm512_mask_sub_epi16(v, fired, v, high);
     _mm512_storeu_si512(state, v);
-    if (fired) {
-        const __m512i base = _mm512_set1_epi32(static_cast<int>(address));
-        const __m512i first = _mm512_add_epi32(base, _mm512_loadu_si512(addresses));
-        const __m512i second = _mm512_add_epi32(base, _mm512_loadu_si512(addresses + 16));
-        const __mmask16 one = static_cast<__mmask16>(fired), two = static_cast<__mmask16>(fired >> 16);
-        _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(one, first));
-        out += __builtin_popcount(one);
-        _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(two, second));
-        out += __builtin_popcount(two);
-    }
+    return fired;
 }
 
 template <bool Hard, Mode mode>
-ND_AVX512 ND_INLINE void patch_avx512(Core& core, const Patch& patch, bool fires) {
+ND_AVX512 ND_INLINE Pending* patch_avx512(Core& core, const Patch& patch, bool fires, Pending* pending) {
     const __m512i high = _mm512_set1_epi16(core.high), low = _mm512_set1_epi16(core.low);
     const __mmask32 fire_mask = fires ? ~0u : 0u;
     const int row = core.row, run = patch.run, full = run & ~31;
     const __mmask32 tail = _bzhi_u32(~0u, static_cast<unsigned>(run - full));
-    const uint32_t* addresses = core.lanes.data();
-    uint32_t* out = core.spikes.data() + core.fired;
     uint64_t saturated = 0;
     int16_t* state = patch.state;
     const int16_t* weights = patch.weights;
@@ -261,32 +283,42 @@ ND_AVX512 ND_INLINE void patch_avx512(Core& core, const Patch& patch, bool fires
     for (int r = patch.rows; r > 0; --r, state += row, weights += patch.weight_row, address += patch.address_step) {
         int i = 0;
         for (; i < full; i += 32)
-            step_avx512<Hard, mode>(state + i, _mm512_loadu_si512(weights + i), ~0u, addresses + i, address, high, low, core,
-                                    fire_mask, saturated, out);
+            pending = append(pending, step_avx512<Hard, mode>(state + i, _mm512_loadu_si512(weights + i), ~0u, high, low, core,
+                                                              fire_mask, saturated), i, address);
         if (tail)
-            step_avx512<Hard, mode>(state + i, _mm512_maskz_loadu_epi16(tail, weights + i), tail, addresses + i, address, high,
-                                    low, core, fire_mask, saturated, out);
+            pending = append(pending, step_avx512<Hard, mode>(state + i, _mm512_maskz_loadu_epi16(tail, weights + i), tail,
+                                                              high, low, core, fire_mask, saturated), i, address);
+    }
+    if (mode != kPlain) core.saturated += saturated;
+    return pending;
+}
+
+ND_AVX512 void emit_avx512(Core& core, const Pending* end) {
+    const Pending* const begin = core.pending.data();
+    core.reserve(static_cast<size_t>(end - begin) * 32);
+    uint32_t* out = core.spikes.data() + core.fired;
+    const uint32_t* addresses = core.lanes.data();
+    for (const Pending* p = begin; p != end; ++p) {
+        const __m512i base = _mm512_set1_epi32(static_cast<int>(p->address));
+        const __m512i first = _mm512_add_epi32(base, _mm512_loadu_si512(addresses + p->lane));
+        const __m512i second = _mm512_add_epi32(base, _mm512_loadu_si512(addresses + p->lane + 16));
+        const __mmask16 one = static_cast<__mmask16>(p->mask), two = static_cast<__mmask16>(p->mask >> 16);
+        _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(one, first));
+        out += __builtin_popcount(one);
+        _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(two, second));
+        out += __builtin_popcount(two);
     }
     core.fired = static_cast<size_t>(out - core.spikes.data());
-    core.saturated += saturated;
 }
 
-template <bool Hard, Mode mode>
-ND_AVX512 void update_avx512(Core& core, const Patch& patch, bool fires) {
-    patch_avx512<Hard, mode>(core, patch, fires);
-}
+ND_VECTOR_FUNCTIONS(ND_AVX512, avx512)
 
+// 16 neurons; returns two equal bits for each that fires. `lanes` as above, as a vector of 0 and -1.
 template <bool Hard, Mode mode>
-ND_AVX512 void events_avx512(Core& core, const uint32_t* events, size_t n) {
-    ND_FOR_EVENTS(patch_avx512<Hard, mode>(core, patch, true))
-}
-
-// 16 neurons; `lanes` as above, as a vector of 0 and -1.
-template <bool Hard, Mode mode>
-ND_AVX2 ND_INLINE void step_avx2(int16_t* state, __m256i w, __m256i lanes, const uint32_t* addresses, uint32_t address,
-                                 __m256i high, __m256i low, const Core& core, __m256i fires, uint64_t& saturated,
-                                 uint32_t*& out) {
+ND_AVX2 ND_INLINE uint32_t step_avx2(int16_t* state, __m256i w, __m256i lanes, __m256i high, __m256i low, const Core& core,
+                                     __m256i fires, uint64_t& saturated) {
     const __m256i before = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(state));
+    const __m256i all = _mm256_set1_epi16(-1);
     __m256i v = _mm256_adds_epi16(before, w);
     if (mode != kPlain) {
         const __m256i wrapped = _mm256_add_epi16(before, w);
@@ -299,54 +331,57 @@ ND_AVX2 ND_INLINE void step_avx2(int16_t* state, __m256i w, __m256i lanes, const
     if (mode != kFloor) v = _mm256_max_epi16(v, low);
     __m256i quiet = _mm256_cmpgt_epi16(high, v);
     if (mode == kGeneral) {
-        const __m256i untouched = core.zero_touches ? _mm256_xor_si256(lanes, _mm256_set1_epi16(-1))
-                                                    : _mm256_cmpeq_epi16(w, _mm256_setzero_si256());
-        quiet = _mm256_or_si256(quiet, _mm256_or_si256(untouched, _mm256_xor_si256(fires, _mm256_set1_epi16(-1))));
+        const __m256i untouched =
+            core.zero_touches ? _mm256_xor_si256(lanes, all) : _mm256_cmpeq_epi16(w, _mm256_setzero_si256());
+        quiet = _mm256_or_si256(quiet, _mm256_or_si256(untouched, _mm256_xor_si256(fires, all)));
     }
     v = Hard ? _mm256_and_si256(quiet, v) : _mm256_sub_epi16(v, _mm256_andnot_si256(quiet, high));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(state), v);
-    // Two equal bits a lane; keep the lower.
-    uint32_t fired = ~static_cast<uint32_t>(_mm256_movemask_epi8(quiet)) & 0x55555555u;
-    for (; fired; fired &= fired - 1) *out++ = address + addresses[__builtin_ctz(fired) / 2];
+    return ~static_cast<uint32_t>(_mm256_movemask_epi8(quiet));
 }
 
 template <bool Hard, Mode mode>
-ND_AVX2 ND_INLINE void patch_avx2(Core& core, const Patch& patch, bool fires) {
+ND_AVX2 ND_INLINE Pending* patch_avx2(Core& core, const Patch& patch, bool fires, Pending* pending) {
     alignas(32) static const int16_t edge[32] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
     const __m256i high = _mm256_set1_epi16(core.high), low = _mm256_set1_epi16(core.low);
     const __m256i all = _mm256_set1_epi16(-1), fire_mask = _mm256_set1_epi16(fires ? -1 : 0);
     const int row = core.row, run = patch.run, full = run & ~15;
     const __m256i tail = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(edge + 16 - (run - full)));
-    const uint32_t* addresses = core.lanes.data();
-    uint32_t* out = core.spikes.data() + core.fired;
     uint64_t saturated = 0;
     int16_t* state = patch.state;
     const int16_t* weights = patch.weights;
     uint32_t address = patch.address;
     for (int r = patch.rows; r > 0; --r, state += row, weights += patch.weight_row, address += patch.address_step) {
         int i = 0;
-        for (; i < full; i += 16)
-            step_avx2<Hard, mode>(state + i, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights + i)), all,
-                                  addresses + i, address, high, low, core, fire_mask, saturated, out);
-        if (run != full) {
+        for (; i < full; i += 16) {
             const __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights + i));
-            step_avx2<Hard, mode>(state + i, _mm256_and_si256(w, tail), tail, addresses + i, address, high, low, core,
-                                  fire_mask, saturated, out);
+            pending = append(pending, step_avx2<Hard, mode>(state + i, w, all, high, low, core, fire_mask, saturated), i, address);
+        }
+        if (run != full) {
+            const __m256i w = _mm256_and_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights + i)), tail);
+            pending = append(pending, step_avx2<Hard, mode>(state + i, w, tail, high, low, core, fire_mask, saturated), i, address);
         }
     }
+    if (mode != kPlain) core.saturated += saturated;
+    return pending;
+}
+
+ND_AVX2 void emit_avx2(Core& core, const Pending* end) {
+    const Pending* const begin = core.pending.data();
+    core.reserve(static_cast<size_t>(end - begin) * 16);
+    uint32_t* out = core.spikes.data() + core.fired;
+    for (const Pending* p = begin; p != end; ++p) {
+        const uint32_t* addresses = core.lanes.data() + p->lane;
+        uint32_t fired = p->mask & 0x55555555u;
+        do {
+            *out++ = p->address + addresses[__builtin_ctz(fired) / 2];
+            fired &= fired - 1;
+        } while (fired);
+    }
     core.fired = static_cast<size_t>(out - core.spikes.data());
-    core.saturated += saturated;
 }
 
-template <bool Hard, Mode mode>
-ND_AVX2 void update_avx2(Core& core, const Patch& patch, bool fires) {
-    patch_avx2<Hard, mode>(core, patch, fires);
-}
-
-template <bool Hard, Mode mode>
-ND_AVX2 void events_avx2(Core& core, const uint32_t* events, size_t n) {
-    ND_FOR_EVENTS(patch_avx2<Hard, mode>(core, patch, true))
-}
+ND_VECTOR_FUNCTIONS(ND_AVX2, avx2)
 
 #endif  // ND_X86
 
@@ -356,10 +391,10 @@ std::vector<Isa> available() {
 #ifdef ND_X86
     if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("bmi2"))
-        found.push_back(ND_ISA("avx512", avx512));
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")) found.push_back(ND_ISA("avx2", avx2));
+        found.push_back(k_avx512);
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")) found.push_back(k_avx2);
 #endif
-    found.push_back(kPortable);
+    found.push_back(k_portable);
     return found;
 }
 
@@ -448,6 +483,9 @@ public:
             core.lanes[i] = (static_cast<uint32_t>(i % F) << 14) + static_cast<uint32_t>(core.direction * static_cast<int>(i / F));
         core.most_per_event = static_cast<size_t>(ky) * core.weight_row;
         core.mode = mode_of(core);
+        const size_t per_event = static_cast<size_t>(ky) * (core.weight_row / 16 + 1);
+        core.batch = core.sort_by_feature ? 1 : std::max<size_t>(1, 2048 / per_event);
+        core.pending.resize(std::max(core.batch * per_event, static_cast<size_t>(core.out_h) * (core.row / 16 + 1)) + 1);
     }
 
     void connect(int from, int to, int log2_pooling, int shift) {
