@@ -1,0 +1,78 @@
+"""The command line. Each verb is one module, imported when it is used, so that ``neurodeploy --help`` answers at once."""
+
+import importlib
+import json
+import sys
+
+import click
+
+from neurodeploy import __version__
+from neurodeploy.errors import NeurodeployError
+
+#: verb -> what ``neurodeploy --help`` says of it, in the order of a project's life.
+VERBS = {
+    "train": "Train a network from a YAML file; writes the run folder with its graph and held-out recordings.",
+    "check": "Check a network against a chip: every rule it breaks, before anything is compiled.",
+    "quantize": "Turn a network's weights, thresholds and bounds into the chip's integers.",
+    "map": "Place the layers of a network on the chip's cores.",
+    "compile": "quantize + map + lower: write the chip configuration program.json.",
+    "emulate": "Run recordings through the bit-accurate event-driven emulator.",
+    "validate": "Compare the float, quantized, time-stepped and event-driven network on labelled recordings.",
+    "report": "Write report.html, one self-contained page about a run folder.",
+    "targets": "List the chips, or show one chip's cores and limits.",
+    "doctor": "Show versions, optional packages and what this machine can run.",
+}
+
+
+class _Verbs(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"neurodeploy.cli.{cmd_name}_verb").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="neurodeploy")
+def neurodeploy() -> None:
+    """From a trained spiking network to a verified chip configuration.
+
+    Exit codes: 0 ok, 1 a check failed, 2 usage or input error, 3 device or vendor library missing.
+    """
+
+
+def main() -> None:
+    """Run the command line; every expected error is one message and one exit code, never a traceback."""
+    as_json = "--json" in sys.argv[1:]
+    try:
+        code = neurodeploy.main(standalone_mode=False)
+    except NeurodeployError as error:
+        _report(str(error), error.code, as_json)
+        code = error.exit_code
+    except click.ClickException as error:
+        if as_json:
+            _report(error.format_message(), "usage", as_json)
+        else:
+            error.show()
+        code = 2
+    except (click.Abort, KeyboardInterrupt):
+        _report("interrupted.", "interrupted", as_json)
+        code = 130
+    except BrokenPipeError:
+        # The reader of our output (head, less) went away: not an error, and nothing more can be said to it.
+        sys.stderr.close()
+        code = 0
+    sys.exit(code or 0)
+
+
+def _report(message: str, code: str, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"error": {"code": code, "message": message}}, sort_keys=True))
+    click.echo(f"error[{code}]: {message}", err=True)

@@ -1,0 +1,42 @@
+"""What verbs print: tables and lines for people, nothing but the result with ``--json``."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.table import Table
+
+_console = Console(highlight=False)
+
+
+@contextmanager
+def machine_readable(active: bool) -> Iterator[None]:
+    """Silence everything meant for people while ``active``."""
+    before, _console.quiet = _console.quiet, active
+    try:
+        yield
+    finally:
+        _console.quiet = before
+
+
+def say(text: str) -> None:
+    """Print one line."""
+    _console.print(text, markup=False, soft_wrap=True)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table; columns whose cells are all numbers are aligned to the right."""
+    rows = [[_cell(value) for value in row] for row in rows]
+    drawn = Table(title=title, title_justify="left", header_style="bold", title_style="bold")
+    for index, column in enumerate(columns):
+        numeric = bool(rows) and all(row[index][:1].isdigit() or row[index][:1] in ("-", "") for row in rows)
+        drawn.add_column(column, justify="right" if numeric else "left", no_wrap=numeric)
+    for row in rows:
+        drawn.add_row(*row)
+    _console.print(drawn)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else str(value)

@@ -1,0 +1,80 @@
+"""The structure the design promises, read from the source: imports point one way, torch stays out of the compiler."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "neurodeploy"
+
+BASE = ["errors", "files", "neuron", "events"]
+TRAINING = [*BASE, "_ext", "kernel", "kernels", "nn", "train"]
+COMPILER = [*BASE, "_ext", "graph", "quantize", "mapping", "target", "targets", "emulate", "deployment", "validation", "report"]
+TORCH_AT_IMPORT = {"kernel", "kernels", "nn", "train"}
+
+
+def sources() -> list[Path]:
+    return sorted([*PACKAGE.rglob("*.py"), *(ROOT / "kernels").rglob("*.py"), *(ROOT / "targets").rglob("*.py")])
+
+
+def part(path: Path) -> str:
+    """The layer a file belongs to: its folder under neurodeploy/, or its own name."""
+    relative = path.relative_to(PACKAGE if path.is_relative_to(PACKAGE) else ROOT)
+    return relative.parts[0].removesuffix(".py")
+
+
+def module_level_imports(path: Path) -> Iterator[str]:
+    """Full names imported when the file is imported (not inside functions, not under TYPE_CHECKING)."""
+
+    def visit(body: list[ast.stmt]) -> Iterator[str]:
+        for node in body:
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                yield node.module or ""
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            elif isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.dump(node.test):
+                yield from visit([*node.body, *node.orelse])
+            elif isinstance(node, ast.Try | ast.With | ast.ClassDef):
+                yield from visit(node.body)
+
+    yield from visit(ast.parse(path.read_text(encoding="utf-8")).body)
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path: Path) -> None:
+    own = part(path)
+    if own in ("cli", "__init__", "native"):
+        return
+    chain = TRAINING if own in TRAINING and own not in BASE else COMPILER
+    assert own in chain, f"{own} has no place in the order of the stages"
+    allowed = set(chain[: chain.index(own) + 1])
+    for name in module_level_imports(path):
+        match = re.match(r"neurodeploy\.(\w+)", name)
+        if match and match[1] != "__version__":
+            assert match[1] in allowed, f"{path.name} ({own}) imports {name}, a later stage"
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_torch_is_imported_only_by_the_training_side(path: Path) -> None:
+    if part(path) not in TORCH_AT_IMPORT:
+        heavy = {"torch", "sinabs", "matplotlib", "samna"}
+        assert not heavy & {name.split(".")[0] for name in module_level_imports(path)}
+
+
+def test_no_algorithm_and_no_chip_is_named_in_the_pipeline() -> None:
+    folders = [folder.name for side in ("kernels", "targets") for folder in (ROOT / side).iterdir() if folder.is_dir()]
+    for path in sources():
+        if part(path) in ("kernels", "targets", "cli", "nn", "train"):
+            continue  # the layers and the command line name defaults
+        for name in module_level_imports(path):
+            assert not any(name.startswith((f"neurodeploy.kernels.{f}", f"neurodeploy.targets.{f}")) for f in folders), name
+
+
+def test_nothing_is_called_a_drawer() -> None:
+    files = [path for side in ("neurodeploy", "kernels", "targets", "tests") for path in (ROOT / side).rglob("*")]
+    drawers = [path for path in files if re.fullmatch(r"(utils?|helpers?|common|misc)(\.\w+)?", path.name)]
+    assert drawers == []
