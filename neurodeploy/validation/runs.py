@@ -1,5 +1,6 @@
 """The runs that a validation compares: the same recordings through the same network, executed in different ways."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -10,9 +11,8 @@ from neurodeploy.deployment import Deployment
 from neurodeploy.emulate.dataset import emulate_dataset
 from neurodeploy.errors import ValidationError
 from neurodeploy.events.dataset import EventDataset
-from neurodeploy.events.raster import to_raster
+from neurodeploy.events.raster import dataset_to_raster
 from neurodeploy.graph.graph import Graph
-from neurodeploy.graph.nodes import Neuron
 
 #: Called with (recordings done, recordings in all) while a run is under way.
 Progress = Callable[[int, int], None]
@@ -85,3 +85,80 @@ class _Activity:
             silent=float(np.mean(self.total == 0)),
             histogram=tuple(self.histogram.tolist()),
         )
+
+
+def event_driven_run(
+    deployment: Deployment,
+    dataset: EventDataset,
+    *,
+    threads: int = 1,
+    slow_clock_hz: float | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Run:
+    """Every recording through the event-driven emulator, each from the neurons' initial state."""
+    program = deployment.program
+    activity = {name: _Activity() for name in program.layers}
+    counters: dict[str, dict[str, int]] = {name: {} for name in program.layers}
+    output = np.zeros((len(dataset), int(np.prod(program.layer_shape(program.layers[-1])))), np.int64)
+    start = time.perf_counter()
+    executions = emulate_dataset(
+        lambda: deployment.executor(slow_clock_hz=slow_clock_hz), dataset, threads=threads
+    )
+    for index, execution in enumerate(executions):
+        for name in program.layers:
+            activity[name].add(execution.counts[name].reshape(1, -1).astype(np.int64))
+            for key, value in execution.counters[name].items():
+                counters[name][key] = counters[name].get(key, 0) + value
+        output[index] = execution.counts[program.layers[-1]].ravel()
+        progress(index + 1, len(dataset))
+    return Run(output, {name: a.result() for name, a in activity.items()}, counters, time.perf_counter() - start)
+
+
+def time_stepped_run(
+    graph: Graph,
+    dataset: EventDataset,
+    neurons: Mapping[str, str],
+    *,
+    dt_us: int,
+    batch_size: int = 16,
+    progress: Progress = lambda done, total: None,
+) -> Run:
+    """Every recording binned to steps of ``dt_us`` and run through ``graph``, float or integer.
+
+    Args:
+        graph: the network.
+        dataset: the recordings.
+        neurons: layer name -> name of its neuron node; the last one is the output.
+        dt_us: length of a time step in microseconds.
+        batch_size: recordings per batch; results do not depend on it.
+        progress: called after each batch.
+
+    Raises:
+        ValidationError: torch is missing.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise ValidationError(
+            "time-stepped runs need torch, which is not installed.",
+            remedy="pip install torch, or leave these runs out (--runs event_driven).",
+            code="torch-missing",
+        ) from error
+    from neurodeploy.graph.torch_writer import to_torch
+
+    network = to_torch(graph)
+    activity = {name: _Activity() for name in neurons}
+    output: list[NDArray[np.int64]] = []
+    start = time.perf_counter()
+    with torch.inference_mode():
+        for first in range(0, len(dataset), batch_size):
+            indices = range(first, min(first + batch_size, len(dataset)))
+            raster = dataset_to_raster(dataset, indices, dt_us=dt_us, dtype=network.numpy_dtype)
+            spikes = network.record(torch.from_numpy(raster))
+            for name, neuron in neurons.items():
+                counts = spikes[neuron].sum(1).flatten(1).numpy().astype(np.int64)
+                activity[name].add(counts)
+            output.append(counts)
+            progress(indices[-1] + 1, len(dataset))
+    layers = {name: a.result() for name, a in activity.items()}
+    return Run(np.concatenate(output), layers, {}, time.perf_counter() - start)

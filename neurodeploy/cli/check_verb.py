@@ -1,0 +1,46 @@
+"""``neurodeploy check``."""
+
+from typing import Any
+
+from pydantic import Field
+
+from neurodeploy.cli.model_options import ModelOptions
+from neurodeploy.cli.output import say
+from neurodeploy.cli.verb import verb
+from neurodeploy.deployment import compile
+from neurodeploy.errors import CheckFailed, ConstraintError, MappingError, QuantizeError
+from neurodeploy.graph.load import load
+from neurodeploy.target import load_target
+
+
+class CheckOptions(ModelOptions):
+    """Options of ``neurodeploy check``."""
+
+    strict: bool = Field(False, description="fail on notes too, not only on errors.")
+
+
+@verb(CheckOptions)
+def command(options: CheckOptions) -> dict[str, Any]:
+    """Check a network against a chip: every rule it breaks, then whether it can be placed. Exit code 1 if it does not fit."""
+    target = load_target(options.target)
+    graph = load(options.model)
+    findings = [finding.to_dict() for finding in target.family.check(graph, target.chip)]
+    problem = None
+    if not any(finding["severity"] == "error" for finding in findings):
+        try:
+            compile(graph, target=target, v_min=options.v_min_value())
+        except (QuantizeError, ConstraintError, MappingError) as error:
+            problem = str(error)
+    for finding in findings:
+        say(f"{finding['severity']}[{finding['code']}] {finding['layer']}: {finding['message']} Remedy: {finding['remedy']}")
+    if problem:
+        say(f"error: {problem}")
+    failing = [f for f in findings if options.strict or f["severity"] == "error"]
+    if failing or problem:
+        raise CheckFailed(
+            f"{options.model} does not fit {target.name}: {problem or '; '.join(f['message'] for f in failing)}",
+            remedy="see the remedy of each finding.",
+            code="does-not-fit",
+        )
+    say(f"{options.model} fits {target.name}.")
+    return {"model": str(options.model), "target": target.name, "findings": findings, "fits": True}

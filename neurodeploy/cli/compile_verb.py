@@ -1,0 +1,81 @@
+"""``neurodeploy compile``."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from neurodeploy.cli.model_options import ModelOptions, Steps, say_notes, say_quantization
+from neurodeploy.cli.output import say, table
+from neurodeploy.cli.verb import verb, write_resolved
+from neurodeploy.deployment import PROGRAM_FILE, compile
+from neurodeploy.errors import ConfigError
+from neurodeploy.mapping.placement import CoreChoice
+
+
+class CompileOptions(ModelOptions):
+    """Options of ``neurodeploy compile``."""
+
+    layer2core_map: str = Field("auto", description="'auto', or core numbers in network order: 0,3,5.")
+    monitor_layers: tuple[str, ...] = Field((), description="a layer whose spikes the host sees; may be repeated.")
+    out: Path = Field(Path("build"), description="folder to write to.", json_schema_extra={"short": "-o"})
+
+
+@verb(CompileOptions)
+def command(options: CompileOptions) -> dict[str, Any]:
+    """Compile a network for a chip: quantize, map, lower.
+
+    Writes graph.safetensors, quantized.safetensors, quantize.json, mapping.json and program.json, the chip configuration.
+    """
+    steps = Steps(options.verbose)
+    deployment = compile(
+        options.model,
+        target=options.target,
+        v_min=options.v_min_value(),
+        layer2core_map=core_choice(options.layer2core_map),
+        monitor_layers=options.monitor_layers or None,
+        on_step=steps,
+    )
+    deployment.save(options.out)
+    write_resolved(options, options.out / "compile.yaml")
+    say_quantization(dict(deployment.quantization))
+    say_mapping(deployment.mapping)
+    say_notes(deployment.notes)
+    say(f"wrote {options.out / PROGRAM_FILE}")
+    return {
+        "target": deployment.target,
+        "program": str(options.out / PROGRAM_FILE),
+        "layer2core_map": {layer["layer"]: layer["core"] for layer in deployment.mapping["layers"]},
+        "notes": list(deployment.notes),
+        "steps": steps.done,
+    }
+
+
+def core_choice(text: str) -> CoreChoice:
+    """``auto`` or a list of core numbers.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    if text == "auto":
+        return "auto"
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(
+            f"layer2core_map: {text!r} is neither 'auto' nor a list of core numbers.",
+            remedy="write, for example, --layer2core-map 0,3,5",
+            code="layer2core-map",
+        ) from None
+
+
+def say_mapping(report: Any) -> None:
+    """Print which layer is on which core and what it needs."""
+    table(
+        f"Cores of {report['target']}",
+        ("layer", "core", "kernel words", "neuron words", "bias words"),
+        [
+            (layer["layer"], layer["core"], layer["needs"]["kernel"], layer["needs"]["neuron"], layer["needs"]["bias"])
+            for layer in report["layers"]
+        ],
+    )

@@ -1,0 +1,50 @@
+"""``neurodeploy emulate``."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+import neurodeploy as nd
+from neurodeploy.cli.output import say, table
+from neurodeploy.cli.recordings import one_recording
+from neurodeploy.cli.verb import Options, verb
+from neurodeploy.files import replacing
+
+
+class EmulateOptions(Options):
+    """Options of ``neurodeploy emulate``."""
+
+    run: Path = Field(description="a folder written by 'neurodeploy compile'.")
+    events: Path = Field(description="recording: .npz (one recording, or a data set with --index) or N-MNIST .bin.")
+    index: int | None = Field(None, ge=0, description="which recording of a data set.")
+    slow_clock_hz: float | None = Field(None, gt=0, description="ticks per second of the slow clock, for networks with biases.")
+    out: Path | None = Field(None, description="write the spikes of all layers to this .npz.", json_schema_extra={"short": "-o"})
+
+
+@verb(EmulateOptions)
+def command(options: EmulateOptions) -> dict[str, Any]:
+    """Run one recording through the bit-accurate event-driven emulator."""
+    deployment = nd.open(options.run)
+    events, label = one_recording(options.events, options.index, deployment.program.input_shape)
+    result = deployment.emulate(events, slow_clock_hz=options.slow_clock_hz)
+    stats = result.stats
+    table(
+        f"{options.events}: {len(events)} events",
+        ("layer", "events in", "SynOps", "spikes", "dropped"),
+        [(name, c["events"], c["synops"], c["spikes"], c["dropped"]) for name, c in stats["layers"].items()],
+    )
+    answer = f"most spikes: class {result.prediction}"
+    say(answer if label is None else f"{answer} (label: {label})")
+    if options.out is not None:
+        with replacing(options.out.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, spikes=result.spikes, layers=np.array(deployment.program.layers))
+        say(f"wrote {options.out.with_suffix('.npz')}")
+    return {
+        "events": len(events),
+        "label": label,
+        "prediction": result.prediction,
+        "output_counts": result.output_counts.tolist(),
+        "stats": stats,
+    }

@@ -1,0 +1,73 @@
+"""The options that every verb starting from a network shares, and what they print."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from neurodeploy.cli.output import say, table
+from neurodeploy.cli.verb import Options
+from neurodeploy.quantize.layer import LayerQuantization
+
+
+class ModelOptions(Options):
+    """A network, a chip, and how the network is brought to it."""
+
+    model: Path = Field(description="the network: a .nir file, or a .safetensors graph written by train or compile.")
+    target: str = Field("speck2f", description="name of the chip; see 'neurodeploy targets'.", json_schema_extra={"short": "-t"})
+    v_min: str | float | None = Field(
+        None,
+        description="lower bound of the potential: '-threshold', 'lowest' or a number; the network's own without it.",
+        union_mode="left_to_right",
+    )
+    verbose: bool = Field(False, description="print every step.", json_schema_extra={"short": "-v"})
+
+    def v_min_value(self) -> str | float | None:
+        """``v_min`` as a number where it is one; flags arrive as text."""
+        if isinstance(self.v_min, str):
+            try:
+                return float(self.v_min)
+            except ValueError:
+                return self.v_min
+        return self.v_min
+
+
+class Steps:
+    """Prints each step when ``verbose``, and keeps them for the result."""
+
+    def __init__(self, verbose: bool) -> None:
+        self.verbose = verbose
+        self.done: list[dict[str, str]] = []
+
+    def __call__(self, name: str, text: str) -> None:
+        """Note a finished step."""
+        self.done.append({"step": name, "does": text})
+        if self.verbose:
+            say(f"  {len(self.done):2d}. {name}: {text}")
+
+
+def say_quantization(layers: dict[str, LayerQuantization]) -> None:
+    """Print the table of ``quantize``."""
+    table(
+        "Quantization",
+        ("layer", "scale", "limited by", "weights", "threshold", "v_min", "largest error (LSB)", "zeroed"),
+        [
+            (
+                name,
+                layer.scale,
+                layer.limited_by,
+                f"{layer.weight_min}..{layer.weight_max}",
+                layer.threshold_integer,
+                layer.v_min_integer,
+                layer.weight_error_lsb,
+                f"{layer.zeroed_weights:.1%}",
+            )
+            for name, layer in layers.items()
+        ],
+    )
+
+
+def say_notes(notes: Any) -> None:
+    """Print what was assumed, approximated or dropped."""
+    for note in notes:
+        say(f"note: {note}")

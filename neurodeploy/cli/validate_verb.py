@@ -1,0 +1,100 @@
+"""``neurodeploy validate``."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+import neurodeploy as nd
+from neurodeploy.cli.output import progress, say, table
+from neurodeploy.cli.verb import Options, verb, write_resolved
+from neurodeploy.errors import CheckFailed
+from neurodeploy.events.dataset import load_npz
+from neurodeploy.validation.sample import write_sample
+from neurodeploy.validation.validate import RunName, describe, validate
+
+
+class ValidateOptions(Options):
+    """Options of ``neurodeploy validate``."""
+
+    run: Path = Field(description="a folder written by 'neurodeploy compile'.")
+    data: Path = Field(description="labelled recordings, .npz.")
+    dt_us: int = Field(1000, gt=0, description="length of a time step of the time-stepped runs, in microseconds.")
+    samples: int | None = Field(None, gt=0, description="use only the first so many recordings.")
+    runs: tuple[RunName, ...] = Field(
+        ("float", "quantized", "time_stepped", "event_driven"), description="which runs to make; may be repeated."
+    )
+    v_min: tuple[str, ...] = Field(
+        (), description="also run event-driven compiled with this v_min ('-threshold', 'lowest', a number); may be repeated."
+    )
+    threads: int = Field(1, gt=0, description="threads of the event-driven runs.")
+    slow_clock_hz: float | None = Field(None, gt=0, description="ticks per second of the slow clock, for networks with biases.")
+    min_accuracy: float | None = Field(None, ge=0, le=1, description="exit with code 1 if the event-driven accuracy is lower.")
+    max_loss: float | None = Field(
+        None, ge=0, le=1, description="exit with code 1 if event-driven is less accurate than float by more than this."
+    )
+
+
+@verb(ValidateOptions)
+def command(options: ValidateOptions) -> dict[str, Any]:
+    """Compare the float, quantized, time-stepped and event-driven network on labelled recordings.
+
+    Writes validation.json, per_sample.csv and sample.npz (one recording's spikes, for the report) into the run folder.
+    """
+    deployment = nd.open(options.run)
+    dataset = load_npz(options.data, sensor_size=deployment.program.input_shape)[: options.samples]
+    variants = {
+        f"v_min={v_min}": nd.compile(deployment.graph, target=deployment.target, v_min=number_or_word(v_min))
+        for v_min in options.v_min
+    }
+    with progress("validating") as advance:
+        result = validate(
+            deployment,
+            dataset,
+            dt_us=options.dt_us,
+            runs=options.runs,
+            variants=variants,
+            threads=options.threads,
+            slow_clock_hz=options.slow_clock_hz,
+            progress=advance,
+        )
+    result.save(options.run)
+    write_sample(options.run, deployment, dataset, slow_clock_hz=options.slow_clock_hz)
+    write_resolved(options, options.run / "validate.yaml")
+    accuracy, agreement = result.accuracy, result.agreement
+    table(
+        f"{len(dataset)} recordings",
+        ("run", "accuracy", "agrees with event_driven", "seconds", "what is executed"),
+        [
+            (name, f"{accuracy[name]:.1%}", f"{agreement[name]:.1%}", run.seconds, describe(name))
+            for name, run in result.runs.items()
+        ],
+    )
+    say(f"wrote {options.run / 'validation.json'}")
+    _check(options, accuracy)
+    return result.to_dict()
+
+
+def number_or_word(text: str) -> str | float:
+    """A number where ``text`` is one."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _check(options: ValidateOptions, accuracy: dict[str, float]) -> None:
+    reached = accuracy["event_driven"]
+    if options.min_accuracy is not None and reached < options.min_accuracy:
+        raise CheckFailed(
+            f"event-driven accuracy {reached:.1%} is below --min-accuracy {options.min_accuracy:.1%}.",
+            remedy="see the rows of the table for the step that loses it.",
+            code="accuracy",
+        )
+    if options.max_loss is not None and "float" in accuracy and accuracy["float"] - reached > options.max_loss:
+        raise CheckFailed(
+            f"event-driven accuracy {reached:.1%} is {accuracy['float'] - reached:.1%} below float "
+            f"({accuracy['float']:.1%}); --max-loss allows {options.max_loss:.1%}.",
+            remedy="see the rows of the table for the step that loses it.",
+            code="accuracy-loss",
+        )

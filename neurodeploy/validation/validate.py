@@ -1,0 +1,182 @@
+"""Does the chip do what the network did? The same recordings through every stage of the way, compared."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurodeploy.deployment import Deployment
+from neurodeploy.errors import ValidationError
+from neurodeploy.events.dataset import EventDataset
+from neurodeploy.files import write_json, write_text
+from neurodeploy.graph.graph import Graph
+from neurodeploy.quantize.dequantize import dequantize
+from neurodeploy.validation.runs import HISTOGRAM_EDGES, Progress, Run, event_driven_run, time_stepped_run
+
+RunName = Literal["float", "quantized", "time_stepped", "event_driven"]
+
+DESCRIPTIONS: Mapping[str, str] = {
+    "float": "the network as it was trained, in time steps",
+    "quantized": "the same with the weights and biases rounded as on the chip; threshold and v_min as trained; in time steps",
+    "time_stepped": "all integers of the chip (weights, threshold, v_min), still in time steps",
+    "event_driven": "the chip configuration, event by event: what the chip is documented to do",
+}
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Results of a validation.
+
+    Attributes:
+        labels: int64 ``[recordings]``.
+        runs: run name -> result; the names are ``float``, ``quantized``, ``time_stepped``, ``event_driven`` and, for
+            every variant, ``event_driven[NAME]``.
+        dt_us: length of the time steps of the time-stepped runs.
+        source: where the recordings came from.
+    """
+
+    labels: NDArray[np.int64]
+    runs: Mapping[str, Run]
+    dt_us: int
+    source: str
+
+    @property
+    def accuracy(self) -> dict[str, float]:
+        """Run name -> share of recordings answered with their label."""
+        return {name: float(np.mean(run.predictions == self.labels)) for name, run in self.runs.items()}
+
+    @property
+    def agreement(self) -> dict[str, float]:
+        """Run name -> share of recordings answered like the event-driven run."""
+        reference = self.runs["event_driven"].predictions
+        return {name: float(np.mean(run.predictions == reference)) for name, run in self.runs.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """``validation.json``: everything but the answers to single recordings. The same on every machine."""
+        return {
+            "recordings": len(self.labels),
+            "source": self.source,
+            "dt_us": self.dt_us,
+            "histogram_edges": list(HISTOGRAM_EDGES),
+            "runs": {
+                name: {
+                    "description": describe(name),
+                    "accuracy": self.accuracy[name],
+                    "correct": int(np.sum(run.predictions == self.labels)),
+                    "agreement_with_event_driven": self.agreement[name],
+                    "layers": {
+                        layer: {
+                            "neurons": activity.neurons,
+                            "mean_spikes": activity.mean_spikes,
+                            "silent": activity.silent,
+                            "histogram": list(activity.histogram),
+                        }
+                        for layer, activity in run.layers.items()
+                    },
+                    "counters": {layer: dict(counters) for layer, counters in run.counters.items()},
+                }
+                for name, run in self.runs.items()
+            },
+        }
+
+    def per_sample_csv(self) -> str:
+        """One line per recording: its label and the answer of every run."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["recording", "label", *self.runs])
+        columns = [run.predictions.tolist() for run in self.runs.values()]
+        for index, row in enumerate(zip(self.labels.tolist(), *columns, strict=True)):
+            writer.writerow([index, *row])
+        return text.getvalue()
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``validation.json`` and ``per_sample.csv`` into ``folder``."""
+        write_json(Path(folder) / "validation.json", self.to_dict())
+        write_text(Path(folder) / "per_sample.csv", self.per_sample_csv())
+
+
+def describe(run: str) -> str:
+    """What a run executes, in words."""
+    name, _, variant = run.partition("[")
+    return DESCRIPTIONS[name] if not variant else f"the same, compiled with {variant.rstrip(']')}"
+
+
+def validate(
+    deployment: Deployment,
+    dataset: EventDataset,
+    *,
+    dt_us: int = 1000,
+    runs: Sequence[RunName] = get_args(RunName),
+    reference: Graph | None = None,
+    variants: Mapping[str, Deployment] | None = None,
+    threads: int = 1,
+    slow_clock_hz: float | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Validation:
+    """Run labelled recordings through the network as trained and through every stage down to the chip's events.
+
+    Args:
+        deployment: the compiled network.
+        dataset: labelled recordings.
+        dt_us: length of a time step of the time-stepped runs, in microseconds; that of the training is the natural one.
+        runs: which runs to make; ``event_driven`` is always made. All others need torch.
+        reference: the float network; by default the graph that was compiled.
+        variants: name -> another deployment of the network, run event-driven beside the first.
+        threads: threads of the event-driven runs; results do not depend on it.
+        slow_clock_hz: ticks per second of the slow clock, for networks with biases; ``1e6 / dt_us`` is what time-stepped
+            training meant.
+        progress: called with (recordings done, recordings in all) over all runs.
+
+    Raises:
+        ValidationError: no recordings, labels that are no output neuron, an unknown run, or torch is missing.
+        EventError: recordings that do not fit the network's input.
+    """
+    program = deployment.program
+    classes = int(np.prod(program.layer_shape(program.layers[-1])))
+    labels = np.asarray(dataset.labels, np.int64)
+    unknown = sorted(set(runs) - set(get_args(RunName)))
+    if unknown:
+        raise ValidationError(
+            f"unknown run: {', '.join(unknown)}.", remedy=f"choose from: {', '.join(DESCRIPTIONS)}.", code="unknown-run"
+        )
+    if len(labels) == 0:
+        raise ValidationError("the data set has no recordings.", remedy="give at least one.", code="no-recordings")
+    if labels.max() >= classes:
+        raise ValidationError(
+            f"label {labels.max()} has no output neuron: the network has {classes} (0..{classes - 1}).",
+            remedy="use the data set the network was trained for.",
+            code="label",
+        )
+    if dataset.sensor_size != program.input_shape:
+        raise ValidationError(
+            f"the recordings have (channels, height, width) = {dataset.sensor_size}, the network takes {program.input_shape}.",
+            remedy="use recordings of the sensor the network was trained for.",
+            code="sensor-size",
+        )
+    variants = dict(variants or {})
+    neurons = {name: layer.neuron for name, layer in deployment.quantization.items()}
+    graphs = {
+        "float": reference or deployment.graph,
+        "quantized": dequantize(deployment.integer_graph, deployment.quantization),
+        "time_stepped": deployment.integer_graph,
+    }
+    chosen = [name for name in graphs if name in runs]
+    events = {"event_driven": deployment, **{f"event_driven[{name}]": other for name, other in variants.items()}}
+    total = len(dataset) * (len(chosen) + len(events))
+    results: dict[str, Run] = {}
+
+    def advance(done: int, _: int) -> None:
+        progress(len(results) * len(dataset) + done, total)
+
+    for name in chosen:
+        results[name] = time_stepped_run(graphs[name], dataset, neurons, dt_us=dt_us, progress=advance)
+    for name, other in events.items():
+        results[name] = event_driven_run(
+            other, dataset, threads=threads, slow_clock_hz=slow_clock_hz, progress=advance
+        )
+    return Validation(labels, results, dt_us, dataset.source)
