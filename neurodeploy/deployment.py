@@ -1,6 +1,5 @@
 """A compiled network: from a graph to a chip's configuration, on disk and back, and into the emulator."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 from neurodeploy.emulate.run import Run
 from neurodeploy.errors import ConfigError, EmulationError, ProgramError
 from neurodeploy.events.array import EventArray
-from neurodeploy.files import write_json
+from neurodeploy.files import read_json, write_json
 from neurodeploy.graph.file import load_graph, save_graph
 from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.load import load
@@ -172,7 +171,7 @@ def open(folder: str | Path) -> Deployment:
             )
     graph, integer_graph = load_graph(folder / GRAPH_FILE), load_graph(folder / QUANTIZED_FILE)
     quantization = _read_quantization(folder / QUANTIZE_REPORT)
-    mapping = _read_json(folder / MAPPING_REPORT)
+    mapping = read_json(folder / MAPPING_REPORT)
     return Deployment(graph, integer_graph, quantization, mapping, read_program(folder / PROGRAM_FILE))
 
 
@@ -183,24 +182,9 @@ def quantization_report(layers: Mapping[str, LayerQuantization], graph: Graph) -
 
 def _read_quantization(path: Path) -> dict[str, LayerQuantization]:
     try:
-        layers = [LayerQuantization.from_dict(layer) for layer in _read_json(path)["layers"]]
+        layers = [LayerQuantization.from_dict(layer) for layer in read_json(path)["layers"]]
     except (KeyError, TypeError) as error:
         raise ProgramError(
             f"{path}: not a quantization report: {error}.", remedy="compile the network again.", code="run-folder"
         ) from error
     return {layer.layer: layer for layer in layers}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ProgramError(
-            f"{path}: not readable as JSON: {error}.", remedy="compile the network again.", code="run-folder"
-        ) from error
-    if not isinstance(value, dict):
-        raise ProgramError(f"{path}: not a JSON object.", remedy="compile the network again.", code="run-folder")
-    return value
-
-
-__all__ = ["Deployment", "compile", "open", "quantize_for"]

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from neurodeploy.errors import ProgramError
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -42,3 +44,22 @@ def canonical_json(value: Any) -> str:
 def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` as indented JSON with sorted keys, all or nothing."""
     write_text(path, json.dumps(value, sort_keys=True, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Raises:
+        ProgramError: the file cannot be read, or holds something else.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ProgramError(
+            f"{path}: not readable as JSON: {error}.", remedy="write the run folder again.", code="run-folder"
+        ) from error
+    if not isinstance(value, dict):
+        raise ProgramError(
+            f"{path}: holds {type(value).__name__}, not an object.", remedy="write the run folder again.", code="run-folder"
+        )
+    return value

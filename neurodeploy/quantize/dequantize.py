@@ -1,0 +1,40 @@
+"""Integers back into the network's units, to see what rounding the weights alone does."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from neurodeploy.graph.graph import Graph
+from neurodeploy.graph.nodes import Conv2d, Neuron, Node
+from neurodeploy.quantize.layer import LayerQuantization
+
+
+def dequantize(graph: Graph, layers: Mapping[str, LayerQuantization]) -> Graph:
+    """The integer ``graph`` with rounded weights and biases divided by their scale, and thresholds and bounds as trained.
+
+    Args:
+        graph: result of ``quantize``.
+        layers: what ``quantize`` did to each layer.
+
+    Returns:
+        A float32 graph; it differs from the trained network by the rounding of weights and biases only.
+    """
+    changed: dict[str, Node] = {}
+    for name, layer in layers.items():
+        conv, neuron = graph.nodes[name], graph.nodes[layer.neuron]
+        if not isinstance(conv, Conv2d) or not isinstance(neuron, Neuron):
+            raise TypeError(f"{name} and {layer.neuron} are not the nodes that were quantized")
+        scale = np.float64(layer.scale)
+        changed[name] = replace(
+            conv,
+            weight=(conv.weight / scale).astype(np.float32),
+            bias=None if conv.bias is None else (conv.bias / scale).astype(np.float32),
+        )
+        changed[layer.neuron] = replace(
+            neuron,
+            threshold=np.asarray(layer.threshold, np.float32),
+            v_min=None if layer.v_min is None else np.asarray(layer.v_min, np.float32),
+            initial_v=None if neuron.initial_v is None else (neuron.initial_v / scale).astype(np.float32),
+        )
+    return graph.with_nodes(changed)

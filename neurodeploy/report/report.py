@@ -1,0 +1,176 @@
+"""``report.html``: one self-contained page about a run folder. Reads files only; needs no torch and no vendor software."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+import neurodeploy
+from neurodeploy import deployment as stage
+from neurodeploy.deployment import Deployment
+from neurodeploy.events.dataset import read_npz
+from neurodeploy.files import read_json, write_text
+from neurodeploy.program_file import program_hash
+from neurodeploy.report import charts
+from neurodeploy.report.png import data_uri, raster_picture
+
+RASTER_SIZE = (120, 980)
+
+
+def write_report(folder: str | Path) -> Path:
+    """Write ``folder/report.html`` from the files of a compiled (and, if it was, validated) run folder.
+
+    Raises:
+        ConfigError: the folder holds no compiled network.
+        ProgramError, GraphError: one of its files is damaged.
+    """
+    folder = Path(folder)
+    deployment = stage.open(folder)
+    environment = Environment(
+        loader=PackageLoader("neurodeploy.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    page = environment.get_template("report.html.j2").render(
+        title=f"{folder.resolve().name} on {deployment.target}",
+        target=deployment.target,
+        version=neurodeploy.__version__,
+        program_hash=program_hash(deployment.program),
+        layers=deployment.program.layers,
+        notes=deployment.notes,
+        network_svg=Markup(_network(deployment)),
+        cores=_cores(deployment),
+        quantization=_quantization(deployment),
+        **_validation(folder),
+        raster=_raster(folder),
+    )
+    write_text(folder / "report.html", page)
+    return folder / "report.html"
+
+
+def _network(deployment: Deployment) -> str:
+    shape = deployment.program.input_shape
+    boxes = [("events", [f"{shape[0]} channels", f"{shape[1]} x {shape[2]} pixels"])]
+    for name, core in deployment.layers.items():
+        c, h, w = core.output_shape
+        lines = [f"{c} x {h} x {w} neurons", f"kernel {core.kernel_size}, stride {core.stride[0]}"]
+        boxes.append((name, [*lines, f"core {core.core}"]))
+    return charts.network(boxes)
+
+
+def _cores(deployment: Deployment) -> list[dict[str, Any]]:
+    mapping = deployment.mapping
+    by_core = {layer["core"]: layer for layer in mapping["layers"]}
+    rows = []
+    for core in mapping["cores"]:
+        layer = by_core.get(core["core"])
+        needs = layer["needs"] if layer else {"kernel": 0, "neuron": 0, "bias": 0}
+        row: dict[str, Any] = {"core": core["core"], "layer": layer["layer"] if layer else None}
+        for kind in ("kernel", "neuron", "bias"):
+            row[kind] = f"{needs[kind]:,} of {core['limits'][kind]:,}"
+            row[f"{kind}_svg"] = Markup(charts.meter(needs[kind], core["limits"][kind]))
+        rows.append(row)
+    return rows
+
+
+def _quantization(deployment: Deployment) -> list[dict[str, str]]:
+    return [
+        {
+            "name": name,
+            "scale": f"{layer.scale:.4g} ({layer.limited_by})",
+            "threshold": str(layer.threshold_integer),
+            "v_min": str(layer.v_min_integer),
+            "weights": f"{layer.weight_min} .. {layer.weight_max}",
+            "rounding": f"{layer.weight_error_lsb:.2f} LSB",
+            "zeroed": f"{layer.zeroed_weights:.1%}",
+        }
+        for name, layer in deployment.quantization.items()
+    ]
+
+
+def _validation(folder: Path) -> dict[str, Any]:
+    path = folder / "validation.json"
+    if not path.is_file():
+        return {"validation": None}
+    result = read_json(path)
+    runs = result["runs"]
+    event_driven = runs["event_driven"]
+    layers = event_driven["layers"]
+    synops = {name: counters["synops"] / result["recordings"] for name, counters in event_driven["counters"].items()}
+    loss = [("accuracy of the float network", runs["float"]["accuracy"])] if "float" in runs else []
+    figures = [("accuracy, event by event", event_driven["accuracy"]), *loss]
+    return {
+        "validation": result,
+        "figures": [
+            *({"label": label, "value": f"{value:.1%}"} for label, value in figures),
+            {"label": "recordings", "value": f"{result['recordings']:,}"},
+            {"label": "SynOps per recording", "value": f"{sum(synops.values()):,.0f}"},
+        ],
+        "runs": [
+            {
+                "name": name,
+                "accuracy": f"{run['accuracy']:.1%}",
+                "correct": f"{run['correct']} of {result['recordings']}",
+                "agreement": f"{run['agreement_with_event_driven']:.1%}",
+                "description": run["description"],
+            }
+            for name, run in runs.items()
+        ],
+        "run_names": list(runs),
+        "activity": [
+            {
+                "layer": name,
+                "neurons": f"{layer['neurons']:,}",
+                "means": [f"{run['layers'][name]['mean_spikes']:.3g}" for run in runs.values()],
+                "silent": f"{layer['silent']:.1%}",
+                "synops": f"{synops[name]:,.0f}",
+                "dropped": f"{event_driven['counters'][name]['dropped']:,}",
+            }
+            for name, layer in layers.items()
+        ],
+        "histograms": [
+            {"layer": name, "svg": Markup(_histogram(layer["histogram"], result["histogram_edges"]))}
+            for name, layer in layers.items()
+        ],
+    }
+
+
+def _histogram(counts: list[int], edges: list[int]) -> str:
+    labels = [str(edges[0])]
+    for low, high in zip(edges, edges[1:], strict=False):
+        labels.append(str(high) if high - low == 1 else f"-{high}")
+    labels.append(f">{edges[-1]}")
+    total = max(sum(counts), 1)
+    last = max((index for index, count in enumerate(counts) if count), default=0)
+    return charts.bars([count / total for count in counts[: last + 1]], labels[: last + 1])
+
+
+def _raster(folder: Path) -> dict[str, Any] | None:
+    path = folder / "sample.npz"
+    if not path.is_file():
+        return None
+    sample = read_npz(path)
+    start, end = int(sample["t"].min(initial=0)), int(sample["t"].max(initial=0)) + 1
+
+    def band(name: str, t: NDArray[Any], row: NDArray[Any], rows: int) -> dict[str, Any]:
+        picture = raster_picture(t, row, rows, t_start_us=start, t_end_us=end, size=RASTER_SIZE)
+        return {"name": name, "spikes": f"{len(t):,}", "picture": data_uri(picture)}
+
+    def line(c: NDArray[Any], y: NDArray[Any], x: NDArray[Any], shape: NDArray[Any]) -> NDArray[np.int64]:
+        _, height, width = (int(size) for size in shape)
+        return (c.astype(np.int64) * height + y) * width + x
+
+    shape = sample["input_shape"]
+    bands = [band("input", sample["t"], line(sample["p"], sample["y"], sample["x"], shape), int(shape.prod()))]
+    for index, (name, shape) in enumerate(zip(sample["layers"], sample["shapes"], strict=True)):
+        own = sample["layer"] == index
+        row = line(sample["c"][own], sample["spike_y"][own], sample["spike_x"][own], shape)
+        bands.append(band(str(name), sample["spike_t"][own], row, int(shape.prod())))
+    return {
+        "index": int(sample["index"]),
+        "label": int(sample["label"]),
+        "answer": int(sample["answer"]),
+        "duration_ms": round((end - start) / 1000),
+        "bands": bands,
+    }

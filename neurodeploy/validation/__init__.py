@@ -1,0 +1,1 @@
+"""Runs of the same recordings at every stage, compared."""
