@@ -1,13 +1,13 @@
 """A compiled network: from a graph to a chip's configuration, on disk and back, and into the emulator."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 
 from neurodeploy.emulate.run import Run
-from neurodeploy.errors import ConfigError, EmulationError, ProgramError
+from neurodeploy.errors import ConfigError, EmulationError
 from neurodeploy.events.array import EventArray
 from neurodeploy.files import read_json, write_json
 from neurodeploy.graph.file import load_graph, save_graph
@@ -15,15 +15,10 @@ from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.load import load
 from neurodeploy.mapping.placement import CoreChoice
 from neurodeploy.program_file import read_program, write_program
-from neurodeploy.quantize.integers import Quantized, quantize
-from neurodeploy.quantize.layer import LayerQuantization
+from neurodeploy.quantize.integers import OnStep, Quantized, load_quantized, quantize
 from neurodeploy.target import Executor, Program, Target, load_target
 
-GRAPH_FILE, QUANTIZED_FILE, PROGRAM_FILE = "graph.safetensors", "quantized.safetensors", "program.json"
-QUANTIZE_REPORT, MAPPING_REPORT = "quantize.json", "mapping.json"
-
-#: Called with each step's name and its description when the step is done.
-OnStep = Callable[[str, str], None]
+GRAPH_FILE, MAPPING_FILE, PROGRAM_FILE = "graph.safetensors", "mapping.json", "program.json"
 
 
 @dataclass(frozen=True)
@@ -32,15 +27,13 @@ class Deployment:
 
     Attributes:
         graph: the network as it was given.
-        integer_graph: the same network in the chip's integers.
-        quantization: layer name -> what quantization did to it, in network order.
+        quantized: the same network in the chip's integers, and what rounding did to every layer.
         mapping: placement as plain data (``mapping.json``).
         program: the chip's configuration.
     """
 
     graph: Graph
-    integer_graph: Graph
-    quantization: Mapping[str, LayerQuantization]
+    quantized: Quantized
     mapping: Mapping[str, Any]
     program: Program
 
@@ -57,8 +50,7 @@ class Deployment:
     @property
     def notes(self) -> tuple[str, ...]:
         """All that was assumed, approximated or dropped on the way, in words."""
-        warnings = [warning for layer in self.quantization.values() for warning in layer.warnings]
-        return (*self.integer_graph.notes, *warnings, *self.mapping.get("notes", ()))
+        return (*self.quantized.notes, *self.mapping["notes"])
 
     def executor(
         self, *, switches: Mapping[str, Any] | None = None, slow_clock_hz: float | None = None
@@ -105,9 +97,8 @@ class Deployment:
         """Write graph, integers, reports and program into ``folder``; ``neurodeploy.open`` reads them back."""
         folder = Path(folder)
         save_graph(self.graph, folder / GRAPH_FILE)
-        save_graph(self.integer_graph, folder / QUANTIZED_FILE)
-        write_json(folder / QUANTIZE_REPORT, quantization_report(self.quantization, self.integer_graph))
-        write_json(folder / MAPPING_REPORT, self.mapping)
+        self.quantized.save(folder)
+        write_json(folder / MAPPING_FILE, self.mapping)
         write_program(folder / PROGRAM_FILE, self.program)
 
 
@@ -138,20 +129,12 @@ def compile(
     """
     graph = load(graph) if isinstance(graph, str | Path) else graph
     target = load_target(target) if isinstance(target, str) else target
-    quantized = quantize_for(graph, target, v_min=v_min, on_step=on_step)
+    quantized = quantize(graph, target.family.quantization_spec(target.chip), v_min=v_min, on_step=on_step)
     mapped = target.family.map(quantized.graph, target.chip, layer2core_map)
     on_step("map", "check every rule of the chip and place the layers on its cores")
     program = target.family.lower(mapped, monitor_layers)
     on_step("lower", "write the configuration of every core")
-    return Deployment(graph, quantized.graph, quantized.layers, mapped.report(), program)
-
-
-def quantize_for(
-    graph: Graph, target: Target, *, v_min: str | float | None = None, on_step: OnStep = lambda name, text: None
-) -> Quantized:
-    """Turn a float network into the integers of ``target``; the first half of ``compile``."""
-    quantized = quantize(graph, target.family.quantization_spec(target.chip), v_min=v_min, on_step=on_step)
-    return quantized
+    return Deployment(graph, quantized, mapped.report(), program)
 
 
 def open(folder: str | Path) -> Deployment:
@@ -162,29 +145,15 @@ def open(folder: str | Path) -> Deployment:
         GraphError, ProgramError: a file is damaged, edited or of another version.
     """
     folder = Path(folder)
-    for name in (GRAPH_FILE, QUANTIZED_FILE, QUANTIZE_REPORT, MAPPING_REPORT, PROGRAM_FILE):
-        if not (folder / name).is_file():
-            raise ConfigError(
-                f"{folder} is not a compiled run folder: {name} is missing.",
-                remedy=f"run: neurodeploy compile MODEL --out {folder}",
-                code="not-compiled",
-            )
-    graph, integer_graph = load_graph(folder / GRAPH_FILE), load_graph(folder / QUANTIZED_FILE)
-    quantization = _read_quantization(folder / QUANTIZE_REPORT)
-    mapping = read_json(folder / MAPPING_REPORT)
-    return Deployment(graph, integer_graph, quantization, mapping, read_program(folder / PROGRAM_FILE))
-
-
-def quantization_report(layers: Mapping[str, LayerQuantization], graph: Graph) -> dict[str, Any]:
-    """``quantize.json``: what rounding did to every layer, and the graph's notes."""
-    return {"layers": [layer.to_dict() for layer in layers.values()], "notes": list(graph.notes)}
-
-
-def _read_quantization(path: Path) -> dict[str, LayerQuantization]:
-    try:
-        layers = [LayerQuantization.from_dict(layer) for layer in read_json(path)["layers"]]
-    except (KeyError, TypeError) as error:
-        raise ProgramError(
-            f"{path}: not a quantization report: {error}.", remedy="compile the network again.", code="run-folder"
-        ) from error
-    return {layer.layer: layer for layer in layers}
+    if not (folder / PROGRAM_FILE).is_file():
+        raise ConfigError(
+            f"{folder} is not a compiled run folder: {PROGRAM_FILE} is missing.",
+            remedy=f"run: neurodeploy compile MODEL --out {folder}",
+            code="not-compiled",
+        )
+    return Deployment(
+        load_graph(folder / GRAPH_FILE),
+        load_quantized(folder),
+        read_json(folder / MAPPING_FILE),
+        read_program(folder / PROGRAM_FILE),
+    )

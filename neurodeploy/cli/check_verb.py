@@ -28,7 +28,7 @@ def command(options: CheckOptions) -> dict[str, Any]:
     problem = None
     if not any(finding["severity"] == "error" for finding in findings):
         try:
-            compile(graph, target=target, v_min=options.v_min_value())
+            compile(graph, target=target, v_min=options.v_min)
         except (QuantizeError, ConstraintError, MappingError) as error:
             problem = str(error)
     for finding in findings:

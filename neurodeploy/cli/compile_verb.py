@@ -31,14 +31,14 @@ def command(options: CompileOptions) -> dict[str, Any]:
     deployment = compile(
         options.model,
         target=options.target,
-        v_min=options.v_min_value(),
+        v_min=options.v_min,
         layer2core_map=core_choice(options.layer2core_map),
         monitor_layers=options.monitor_layers or None,
         on_step=steps,
     )
     deployment.save(options.out)
     write_resolved(options, options.out / "compile.yaml")
-    say_quantization(dict(deployment.quantization))
+    say_quantization(deployment.quantized.layers)
     say_mapping(deployment.mapping)
     say_notes(deployment.notes)
     say(f"wrote {options.out / PROGRAM_FILE}")

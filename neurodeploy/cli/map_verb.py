@@ -9,9 +9,10 @@ from neurodeploy.cli.compile_verb import core_choice, say_mapping
 from neurodeploy.cli.model_options import ModelOptions, Steps
 from neurodeploy.cli.output import say
 from neurodeploy.cli.verb import verb, write_resolved
-from neurodeploy.deployment import MAPPING_REPORT, quantize_for
+from neurodeploy.deployment import MAPPING_FILE
 from neurodeploy.files import write_json
 from neurodeploy.graph.load import load
+from neurodeploy.quantize import quantize
 from neurodeploy.target import load_target
 
 
@@ -30,10 +31,11 @@ def command(options: MapOptions) -> dict[str, Any]:
     """
     steps = Steps(options.verbose)
     target = load_target(options.target)
-    quantized = quantize_for(load(options.model), target, v_min=options.v_min_value(), on_step=steps)
+    spec = target.family.quantization_spec(target.chip)
+    quantized = quantize(load(options.model), spec, v_min=options.v_min, on_step=steps)
     report = target.family.map(quantized.graph, target.chip, core_choice(options.layer2core_map)).report()
-    write_json(options.out / MAPPING_REPORT, report)
+    write_json(options.out / MAPPING_FILE, report)
     write_resolved(options, options.out / "map.yaml")
     say_mapping(report)
-    say(f"wrote {options.out / MAPPING_REPORT}")
+    say(f"wrote {options.out / MAPPING_FILE}")
     return {"steps": steps.done, **report}

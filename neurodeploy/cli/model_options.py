@@ -1,5 +1,6 @@
 """The options that every verb starting from a network shares, and what they print."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +17,9 @@ class ModelOptions(Options):
     model: Path = Field(description="the network: a .nir file, or a .safetensors graph written by train or compile.")
     target: str = Field("speck2f", description="name of the chip; see 'neurodeploy targets'.", json_schema_extra={"short": "-t"})
     v_min: str | float | None = Field(
-        None,
-        description="lower bound of the potential: '-threshold', 'lowest' or a number; the network's own without it.",
-        union_mode="left_to_right",
+        None, description="lower bound of the potential: '-threshold', 'lowest' or a number; the network's own without it."
     )
     verbose: bool = Field(False, description="print every step.", json_schema_extra={"short": "-v"})
-
-    def v_min_value(self) -> str | float | None:
-        """``v_min`` as a number where it is one; flags arrive as text."""
-        if isinstance(self.v_min, str):
-            try:
-                return float(self.v_min)
-            except ValueError:
-                return self.v_min
-        return self.v_min
 
 
 class Steps:
@@ -46,7 +36,7 @@ class Steps:
             say(f"  {len(self.done):2d}. {name}: {text}")
 
 
-def say_quantization(layers: dict[str, LayerQuantization]) -> None:
+def say_quantization(layers: Mapping[str, LayerQuantization]) -> None:
     """Print the table of ``quantize``."""
     table(
         "Quantization",

@@ -8,10 +8,8 @@ from pydantic import Field
 from neurodeploy.cli.model_options import ModelOptions, Steps, say_notes, say_quantization
 from neurodeploy.cli.output import say
 from neurodeploy.cli.verb import verb, write_resolved
-from neurodeploy.deployment import QUANTIZE_REPORT, QUANTIZED_FILE, quantize_for
-from neurodeploy.files import write_json
-from neurodeploy.graph.file import save_graph
 from neurodeploy.graph.load import load
+from neurodeploy.quantize import quantize
 from neurodeploy.target import load_target
 
 
@@ -28,14 +26,12 @@ def command(options: QuantizeOptions) -> dict[str, Any]:
     Writes quantized.safetensors and quantize.json.
     """
     steps = Steps(options.verbose)
-    quantized = quantize_for(
-        load(options.model), load_target(options.target), v_min=options.v_min_value(), on_step=steps
-    )
-    save_graph(quantized.graph, options.out / QUANTIZED_FILE)
-    report = quantized.report()
-    write_json(options.out / QUANTIZE_REPORT, report)
+    target = load_target(options.target)
+    spec = target.family.quantization_spec(target.chip)
+    quantized = quantize(load(options.model), spec, v_min=options.v_min, on_step=steps)
+    quantized.save(options.out)
     write_resolved(options, options.out / "quantize.yaml")
-    say_quantization(dict(quantized.layers))
+    say_quantization(quantized.layers)
     say_notes(quantized.notes)
-    say(f"wrote {options.out / QUANTIZED_FILE} and {options.out / QUANTIZE_REPORT}")
-    return {"steps": steps.done, **report}
+    say(f"wrote quantized.safetensors and quantize.json in {options.out}")
+    return {"steps": steps.done, **quantized.report()}

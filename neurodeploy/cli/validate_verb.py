@@ -44,7 +44,7 @@ def command(options: ValidateOptions) -> dict[str, Any]:
     deployment = nd.open(options.run)
     dataset = load_npz(options.data, sensor_size=deployment.program.input_shape)[: options.samples]
     variants = {
-        f"v_min={v_min}": nd.compile(deployment.graph, target=deployment.target, v_min=number_or_word(v_min))
+        f"v_min={v_min}": nd.compile(deployment.graph, target=deployment.target, v_min=v_min)
         for v_min in options.v_min
     }
     with progress("validating") as advance:
@@ -73,14 +73,6 @@ def command(options: ValidateOptions) -> dict[str, Any]:
     say(f"wrote {options.run / 'validation.json'}")
     _check(options, accuracy)
     return result.to_dict()
-
-
-def number_or_word(text: str) -> str | float:
-    """A number where ``text`` is one."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def _check(options: ValidateOptions, accuracy: dict[str, float]) -> None:

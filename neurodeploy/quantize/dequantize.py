@@ -1,27 +1,22 @@
 """Integers back into the network's units, to see what rounding the weights alone does."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.nodes import Conv2d, Neuron, Node
-from neurodeploy.quantize.layer import LayerQuantization
+from neurodeploy.quantize.integers import Quantized
 
 
-def dequantize(graph: Graph, layers: Mapping[str, LayerQuantization]) -> Graph:
-    """The integer ``graph`` with rounded weights and biases divided by their scale, and thresholds and bounds as trained.
+def dequantize(quantized: Quantized) -> Graph:
+    """The float32 network that differs from the trained one by the rounding of weights and biases only.
 
-    Args:
-        graph: result of ``quantize``.
-        layers: what ``quantize`` did to each layer.
-
-    Returns:
-        A float32 graph; it differs from the trained network by the rounding of weights and biases only.
+    Integer weights and biases are divided by their layer's scale; thresholds and bounds are as trained.
     """
+    graph = quantized.graph
     changed: dict[str, Node] = {}
-    for name, layer in layers.items():
+    for name, layer in quantized.layers.items():
         conv, neuron = graph.nodes[name], graph.nodes[layer.neuron]
         if not isinstance(conv, Conv2d) or not isinstance(neuron, Neuron):
             raise TypeError(f"{name} and {layer.neuron} are not the nodes that were quantized")

@@ -1,12 +1,15 @@
 """A float graph into integers: the passes in order, then one scale per layer."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from neurodeploy.errors import QuantizeError
+from neurodeploy.errors import ProgramError, QuantizeError
+from neurodeploy.files import read_json, write_json
+from neurodeploy.graph.file import load_graph, save_graph
 from neurodeploy.graph.graph import Graph, Pass
 from neurodeploy.graph.nodes import Add, Conv2d, Input, Neuron, Node, Output, SumPool2d
 from neurodeploy.quantize.folding import fold_average_pool, fold_batch_norm, fold_input_gain
@@ -16,6 +19,11 @@ from neurodeploy.quantize.linear_to_conv import linear_to_conv
 #: The passes that ``quantize`` runs before rounding, in order.
 PASSES: tuple[Pass, ...] = (fold_batch_norm, linear_to_conv, fold_average_pool, fold_input_gain)
 
+GRAPH_FILE, REPORT_FILE = "quantized.safetensors", "quantize.json"
+
+#: Called with each step's name and its description when the step is done.
+OnStep = Callable[[str, str], None]
+
 
 @dataclass(frozen=True)
 class Quantized:
@@ -24,29 +32,61 @@ class Quantized:
     Attributes:
         graph: Input, Conv2d (integer weight ``[out, in, ky, kx]`` and bias ``[out]`` or None), Neuron (integer
             ``threshold`` and ``v_min``, scalars), SumPool2d, Add and Output; all shapes are ``(C, H, W)``.
-        folded: the same nodes and edges in float32: the network after the passes, before rounding.
         layers: weight layer -> what rounding did to it, in network order.
         spec: the widths.
     """
 
     graph: Graph
-    folded: Graph
     layers: Mapping[str, LayerQuantization]
     spec: QuantizationSpec
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What importers, passes and rounding assumed, changed or lost, in words."""
+        return (*self.graph.notes, *(warning for layer in self.layers.values() for warning in layer.warnings))
+
     def report(self) -> dict[str, Any]:
-        """Everything as plain data, ready for JSON."""
+        """Everything but the arrays as plain data, ready for JSON."""
         return {
+            **asdict(self.spec),
             "passes": [step.__name__ for step in PASSES],
-            "weight_bits": self.spec.weight_bits,
-            "bias_bits": self.spec.bias_bits,
-            "state_bits": self.spec.state_bits,
             "layers": [layer.to_dict() for layer in self.layers.values()],
-            "notes": list(self.graph.notes),
+            "notes": list(self.notes),
         }
 
+    def save(self, folder: str | Path) -> None:
+        """Write ``quantized.safetensors`` and ``quantize.json`` into ``folder``."""
+        save_graph(self.graph, Path(folder) / GRAPH_FILE)
+        write_json(Path(folder) / REPORT_FILE, self.report())
 
-def quantize(graph: Graph, spec: QuantizationSpec | None = None, *, v_min: str | float | None = None) -> Quantized:
+
+def load_quantized(folder: str | Path) -> Quantized:
+    """Read what ``Quantized.save`` wrote.
+
+    Raises:
+        GraphError, ProgramError: a file is missing, damaged or not what ``save`` writes.
+    """
+    path = Path(folder) / REPORT_FILE
+    report = read_json(path)
+    try:
+        layers = [LayerQuantization.from_dict(layer) for layer in report["layers"]]
+        spec = QuantizationSpec(**{field.name: int(report[field.name]) for field in fields(QuantizationSpec)})
+    except (KeyError, TypeError, ValueError) as error:
+        raise ProgramError(
+            f"{path}: not a quantization report ({type(error).__name__}: {error}).",
+            remedy="quantize or compile the network again.",
+            code="quantize-report",
+        ) from error
+    return Quantized(load_graph(Path(folder) / GRAPH_FILE), {layer.layer: layer for layer in layers}, spec)
+
+
+def quantize(
+    graph: Graph,
+    spec: QuantizationSpec | None = None,
+    *,
+    v_min: str | float | None = None,
+    on_step: OnStep = lambda name, text: None,
+) -> Quantized:
     """Turn a float network into integers, layer by layer (method: sinabs' ``discretize``; see ``README.md``).
 
     Args:
@@ -55,6 +95,7 @@ def quantize(graph: Graph, spec: QuantizationSpec | None = None, *, v_min: str |
         v_min: lower bound of the potential for every neuron layer. None: the network's own. ``"-threshold"``: minus the
             layer's threshold. ``"lowest"``: the lowest number of the state word. A number: that potential, in the
             units of the network.
+        on_step: called with the name and the description of each pass when it is done.
 
     Raises:
         QuantizeError: the network cannot be expressed in integers; the message names the layer and the remedy.
@@ -63,11 +104,13 @@ def quantize(graph: Graph, spec: QuantizationSpec | None = None, *, v_min: str |
     graph = _with_v_min(graph, v_min)
     for step in PASSES:
         graph = step(graph)
+        on_step(step.__name__, (step.__doc__ or "").split("\n", 1)[0])
     changed: dict[str, Node] = {}
     layers: dict[str, LayerQuantization] = {}
     for name, layer, neuron_name, neuron in _layers(graph):
         changed[name], changed[neuron_name], layers[name] = quantize_layer(name, layer, neuron_name, neuron, spec)
-    return Quantized(graph.with_nodes(changed), graph, layers, spec)
+    on_step("quantize", "round every layer to integers with one scale")
+    return Quantized(graph.with_nodes(changed), layers, spec)
 
 
 def _with_v_min(graph: Graph, v_min: str | float | None) -> Graph:

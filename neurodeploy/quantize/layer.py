@@ -74,6 +74,15 @@ class LayerQuantization:
         """All fields, ready for JSON."""
         return {**asdict(self), "warnings": list(self.warnings)}
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "LayerQuantization":
+        """The inverse of ``to_dict``.
+
+        Raises:
+            TypeError: a field is missing or unknown.
+        """
+        return cls(**{**values, "warnings": tuple(values["warnings"])})
+
 
 def scale_to_bits(values: Floats, bits: int) -> np.float32:
     """Largest factor with which all ``values`` fit a signed integer of ``bits`` bits; infinite for all zero.

@@ -85,7 +85,7 @@ def _quantization(deployment: Deployment) -> list[dict[str, str]]:
             "rounding": f"{layer.weight_error_lsb:.2f} LSB",
             "zeroed": f"{layer.zeroed_weights:.1%}",
         }
-        for name, layer in deployment.quantization.items()
+        for name, layer in deployment.quantized.layers.items()
     ]
 
 

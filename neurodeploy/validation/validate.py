@@ -159,11 +159,11 @@ def validate(
             code="sensor-size",
         )
     variants = dict(variants or {})
-    neurons = {name: layer.neuron for name, layer in deployment.quantization.items()}
+    neurons = {name: layer.neuron for name, layer in deployment.quantized.layers.items()}
     graphs = {
         "float": reference or deployment.graph,
-        "quantized": dequantize(deployment.integer_graph, deployment.quantization),
-        "time_stepped": deployment.integer_graph,
+        "quantized": dequantize(deployment.quantized),
+        "time_stepped": deployment.quantized.graph,
     }
     chosen = [name for name in graphs if name in runs]
     events = {"event_driven": deployment, **{f"event_driven[{name}]": other for name, other in variants.items()}}

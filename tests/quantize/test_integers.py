@@ -4,11 +4,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from neurodeploy.errors import QuantizeError
+from neurodeploy.errors import ProgramError, QuantizeError
 from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.nir_reader import read_nir
 from neurodeploy.graph.nodes import AvgPool2d, Conv2d, Flatten, Input, Linear, Neuron, Node, Output, SumPool2d
-from neurodeploy.quantize import PASSES, QuantizationSpec, quantize
+from neurodeploy.quantize import PASSES, QuantizationSpec, load_quantized, quantize
 from tests.shared_data import SHARED, needs_shared
 
 WEIGHT = np.array([[[[0.5, -0.31], [0.125, 0]]], [[[0.26, 0.7], [-0.9, 0.037]]]], np.float32)
@@ -205,7 +205,6 @@ def test_shapes_after_quantization_are_maps():
     assert result.graph.shapes["output"] == (3, 1, 1)
     assert result.graph.nodes["n3"].weight.shape == (4, 2, 5, 5)
     assert result.graph.nodes["n5"].weight.shape == (3, 4, 1, 1)
-    assert result.folded.nodes["n3"].weight.dtype == np.float32
     assert list(result.layers) == ["n0", "n3", "n5"]
 
 
@@ -219,3 +218,14 @@ def test_the_network_measured_on_the_chip():
     assert (first.threshold_integer, first.v_min_integer) == (72, -72)
     assert all(row.v_min_integer == -32768 for row in quantize(graph).layers.values())
     assert list(result.layers) == ["0", "2", "5", "9", "11"]
+
+
+def test_a_quantized_network_survives_the_disk(tmp_path):
+    graph = chain(Conv2d(WEIGHT), Neuron(f32(1), f32(-1)))
+    before = quantize(graph)
+    before.save(tmp_path)
+    after = load_quantized(tmp_path)
+    assert (after.graph, dict(after.layers), after.spec) == (before.graph, dict(before.layers), before.spec)
+    (tmp_path / "quantize.json").write_text('{"layers": [{}]}')
+    with pytest.raises(ProgramError, match=r"quantize\.json"):
+        load_quantized(tmp_path)
