@@ -50,7 +50,8 @@ class Deployment:
     @property
     def notes(self) -> tuple[str, ...]:
         """All that was assumed, approximated or dropped on the way, in words."""
-        return (*self.quantized.notes, *self.mapping["notes"])
+        differences = [f"{note['layer']}: {note['rule']} Found: {note['value']}." for note in self.mapping["notes"]]
+        return (*self.quantized.notes, *differences)
 
     def executor(
         self, *, switches: Mapping[str, Any] | None = None, slow_clock_hz: float | None = None

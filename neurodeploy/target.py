@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from neurodeploy.errors import ConfigError
 from neurodeploy.events.array import EventArray
-from neurodeploy.graph.graph import Graph, Pass
+from neurodeploy.graph.graph import Graph
 from neurodeploy.mapping.placement import CoreChoice
 
 if TYPE_CHECKING:
@@ -53,6 +53,10 @@ class Program(Protocol):
 
     def layer_shape(self, layer: str) -> tuple[int, int, int]:
         """``(C, H, W)`` of a layer's neurons, before any pooling on the way to the next layer."""
+        ...
+
+    def configuration(self, layer: str) -> Any:
+        """What is configured for a layer, as the family describes it; with at least ``core`` and ``output_shape``."""
         ...
 
     def to_dict(self) -> dict[str, Any]:
@@ -174,10 +178,6 @@ class Family(Protocol):
 
     def rules(self, chip: Any) -> Sequence[Rule]:
         """Every rule of the chip, in the order of the support table."""
-        ...
-
-    def passes(self, chip: Any) -> Sequence[Pass]:
-        """The passes that bring a float graph to what the chip has, in order, before quantization."""
         ...
 
     def quantization_spec(self, chip: Any) -> "QuantizationSpec":

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "neurodeploy"
 
 BASE = ["errors", "files", "neuron", "events"]
 TRAINING = [*BASE, "_ext", "kernel", "kernels", "nn", "train"]
-COMPILER = [*BASE, "_ext", "graph", "quantize", "mapping", "target", "targets", "emulate", "deployment", "validation", "report"]
+COMPILER = [*BASE, "_ext", "graph", "quantize", "mapping", "target", "targets", "program_file", "emulate", "deployment", "validation", "report"]
 TORCH_AT_IMPORT = {"kernel", "kernels", "nn", "train"}
 
 

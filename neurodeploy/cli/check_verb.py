@@ -24,23 +24,28 @@ def command(options: CheckOptions) -> dict[str, Any]:
     """Check a network against a chip: every rule it breaks, then whether it can be placed. Exit code 1 if it does not fit."""
     target = load_target(options.target)
     graph = load(options.model)
-    findings = [finding.to_dict() for finding in target.family.check(graph, target.chip)]
-    problem = None
-    if not any(finding["severity"] == "error" for finding in findings):
+    findings = target.family.check(graph, target.chip)
+    problem = remedy = None
+    if not any(finding.rule.severity == "error" for finding in findings):
         try:
             compile(graph, target=target, v_min=options.v_min)
         except (QuantizeError, ConstraintError, MappingError) as error:
-            problem = str(error)
+            problem, remedy = error.message, error.remedy
     for finding in findings:
-        say(f"{finding['severity']}[{finding['code']}] {finding['layer']}: {finding['message']} Remedy: {finding['remedy']}")
-    if problem:
-        say(f"error: {problem}")
-    failing = [f for f in findings if options.strict or f["severity"] == "error"]
-    if failing or problem:
+        say(f"{finding.rule.severity}[{finding.rule.code}] {finding.message} Remedy: {finding.remedy}")
+    failing = [finding.message for finding in findings if options.strict or finding.rule.severity == "error"]
+    if problem is not None:
+        failing.append(problem)
+    if failing:
         raise CheckFailed(
-            f"{options.model} does not fit {target.name}: {problem or '; '.join(f['message'] for f in failing)}",
-            remedy="see the remedy of each finding.",
+            f"{options.model} does not fit {target.name}: " + " ".join(failing),
+            remedy=remedy or "see the remedy of each finding.",
             code="does-not-fit",
         )
     say(f"{options.model} fits {target.name}.")
-    return {"model": str(options.model), "target": target.name, "findings": findings, "fits": True}
+    return {
+        "model": str(options.model),
+        "target": target.name,
+        "findings": [finding.to_dict() for finding in findings],
+        "fits": True,
+    }

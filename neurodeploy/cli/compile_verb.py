@@ -45,7 +45,7 @@ def command(options: CompileOptions) -> dict[str, Any]:
     return {
         "target": deployment.target,
         "program": str(options.out / PROGRAM_FILE),
-        "layer2core_map": {layer["layer"]: layer["core"] for layer in deployment.mapping["layers"]},
+        "layer2core_map": {layer["name"]: layer["core"] for layer in deployment.mapping["layers"]},
         "notes": list(deployment.notes),
         "steps": steps.done,
     }
@@ -75,7 +75,7 @@ def say_mapping(report: Any) -> None:
         f"Cores of {report['target']}",
         ("layer", "core", "kernel words", "neuron words", "bias words"),
         [
-            (layer["layer"], layer["core"], layer["needs"]["kernel"], layer["needs"]["neuron"], layer["needs"]["bias"])
+            (layer["name"], layer["core"], layer["needs"]["kernel"], layer["needs"]["neuron"], layer["needs"]["bias"])
             for layer in report["layers"]
         ],
     )

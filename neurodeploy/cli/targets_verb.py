@@ -1,7 +1,9 @@
 """``neurodeploy targets``."""
 
+from dataclasses import asdict
 from typing import Any
 
+import yaml
 from pydantic import Field
 
 from neurodeploy.cli.output import say, table
@@ -20,12 +22,11 @@ def command(options: TargetsOptions) -> dict[str, Any]:
     """List the chips, or show one chip's cores and limits."""
     if options.name is None:
         targets = [load_target(name) for name in target_names()]
-        rows = [(target.name, target.family_name, target.description) for target in targets]
-        table("Targets", ("name", "family", "description"), rows)
-        return {"targets": [{"name": n, "family": f, "description": d} for n, f, d in rows]}
+        table("Targets", ("name", "family", "chip"), [(t.name, t.family_name, t.chip.title) for t in targets])
+        return {"targets": [{"name": t.name, "family": t.family_name, "title": t.chip.title} for t in targets]}
     target = load_target(options.name)
-    summary = target.summary()
-    say(f"{target.name} ({target.family_name}): {target.description}")
-    for title, rows in summary.items():
-        table(title, list(rows[0]), [list(row.values()) for row in rows])
-    return {"name": target.name, "family": target.family_name, "description": target.description, **summary}
+    description = target.chip.model_dump(mode="json")
+    say(yaml.safe_dump(description, sort_keys=False, width=120).rstrip())
+    rules = target.family.rules(target.chip)
+    table("Rules", ("code", "severity", "rule"), [(rule.code, rule.severity, rule.text) for rule in rules])
+    return {"name": target.name, "family": target.family_name, "chip": description, "rules": [asdict(r) for r in rules]}

@@ -66,10 +66,10 @@ def _cores(deployment: Deployment) -> list[dict[str, Any]]:
     for core in mapping["cores"]:
         layer = by_core.get(core["core"])
         needs = layer["needs"] if layer else {"kernel": 0, "neuron": 0, "bias": 0}
-        row: dict[str, Any] = {"core": core["core"], "layer": layer["layer"] if layer else None}
+        row: dict[str, Any] = {"core": core["core"], "layer": layer["name"] if layer else None}
         for kind in ("kernel", "neuron", "bias"):
-            row[kind] = f"{needs[kind]:,} of {core['limits'][kind]:,}"
-            row[f"{kind}_svg"] = Markup(charts.meter(needs[kind], core["limits"][kind]))
+            row[kind] = f"{needs[kind]:,} of {core['capacities'][kind]:,}"
+            row[f"{kind}_svg"] = Markup(charts.meter(needs[kind], core["capacities"][kind]))
         rows.append(row)
     return rows
 

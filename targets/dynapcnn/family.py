@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from neurodeploy.errors import ConfigError, MappingError, NeurodeployError
-from neurodeploy.graph.graph import Graph, Pass
+from neurodeploy.graph.graph import Graph
 from neurodeploy.mapping.placement import CoreChoice
 from neurodeploy.target import Executor, Finding, Rule
 from neurodeploy.targets.dynapcnn.chip import Chip
@@ -30,12 +30,6 @@ class DynapcnnFamily:
         """Every rule, the placement last."""
         return [*(constraint.rule(chip) for constraint in CONSTRAINTS), _placement(chip, "placement")]
 
-    def passes(self, chip: Chip) -> tuple[Pass, ...]:
-        """Folding of batch norm, average pooling and input gain; linear layers as convolutions."""
-        from neurodeploy.quantize import PASSES
-
-        return PASSES
-
     def quantization_spec(self, chip: Chip) -> "QuantizationSpec":
         """The widths in the chip's description."""
         from neurodeploy.quantize import QuantizationSpec
@@ -45,8 +39,10 @@ class DynapcnnFamily:
 
     def check(self, graph: Graph, chip: Chip) -> list[Finding]:
         """All rules that ``graph`` breaks, placement included; passes that cannot run are findings too."""
+        from neurodeploy.quantize import PASSES
+
         findings: list[Finding] = []
-        for step in self.passes(chip):
+        for step in PASSES:
             try:
                 graph = step(graph)
             except NeurodeployError as error:

@@ -58,7 +58,6 @@ class MappedNetwork:
     def report(self) -> dict[str, Any]:
         """JSON-ready data for ``mapping.json``."""
         memories = [memory.model_dump() for memory in self.chip.cores.memories]
-        used = {mapped.core for mapped in self.layers.values()}
         return {
             "target": self.chip.name,
             "layers": [
@@ -89,7 +88,7 @@ class MappedNetwork:
             ],
             # Whether "at most one spike per event" never shows in any layer.
             "fires_once": all(mapped.layer.fires_once for mapped in self.layers.values()),
-            "unused_cores": [core for core in range(len(memories)) if core not in used],
+            "cores": [{"core": core, "capacities": memory} for core, memory in enumerate(memories)],
             "notes": [note.to_dict() for note in self.notes],
         }
 

@@ -84,7 +84,11 @@ class DynapcnnProgram:
 
     def layer_shape(self, layer: str) -> MapShape:
         """``(F, H, W)`` of a layer's neurons."""
-        return next(core.output_shape for core in self.cores if core.layer == layer)
+        return self.configuration(layer).output_shape
+
+    def configuration(self, layer: str) -> CoreProgram:
+        """The core that holds a layer."""
+        return next(core for core in self.cores if core.layer == layer)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready data with the field names of samna's configuration object; see ``README.md``."""
