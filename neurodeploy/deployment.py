@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 from neurodeploy.emulate.run import Run
 from neurodeploy.errors import ConfigError, EmulationError
 from neurodeploy.events.array import EventArray
@@ -53,9 +52,7 @@ class Deployment:
         differences = [f"{note['layer']}: {note['rule']} Found: {note['value']}." for note in self.mapping["notes"]]
         return (*self.quantized.notes, *differences)
 
-    def executor(
-        self, *, switches: Mapping[str, Any] | None = None, slow_clock_hz: float | None = None
-    ) -> Executor:
+    def executor(self, *, switches: Mapping[str, Any] | None = None, slow_clock_hz: float | None = None) -> Executor:
         """A fresh emulator of the program; it keeps its neurons' state from one ``run`` to the next.
 
         Args:

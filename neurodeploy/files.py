@@ -60,6 +60,8 @@ def read_json(path: str | Path) -> dict[str, Any]:
         ) from error
     if not isinstance(value, dict):
         raise ProgramError(
-            f"{path}: holds {type(value).__name__}, not an object.", remedy="write the run folder again.", code="run-folder"
+            f"{path}: holds {type(value).__name__}, not an object.",
+            remedy="write the run folder again.",
+            code="run-folder",
         )
     return value

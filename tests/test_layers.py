@@ -12,7 +12,20 @@ PACKAGE = ROOT / "neurodeploy"
 
 BASE = ["errors", "files", "neuron", "events"]
 TRAINING = [*BASE, "_ext", "kernel", "kernels", "nn", "train"]
-COMPILER = [*BASE, "_ext", "graph", "quantize", "mapping", "target", "targets", "program_file", "emulate", "deployment", "validation", "report"]
+COMPILER = [
+    *BASE,
+    "_ext",
+    "graph",
+    "quantize",
+    "mapping",
+    "target",
+    "targets",
+    "program_file",
+    "emulate",
+    "deployment",
+    "validation",
+    "report",
+]
 TORCH_AT_IMPORT = {"kernel", "kernels", "nn", "train"}
 
 
@@ -71,7 +84,9 @@ def test_no_algorithm_and_no_chip_is_named_in_the_pipeline() -> None:
         if part(path) in ("kernels", "targets", "cli", "nn", "train"):
             continue  # the layers and the command line name defaults
         for name in module_level_imports(path):
-            assert not any(name.startswith((f"neurodeploy.kernels.{f}", f"neurodeploy.targets.{f}")) for f in folders), name
+            assert not any(
+                name.startswith((f"neurodeploy.kernels.{f}", f"neurodeploy.targets.{f}")) for f in folders
+            ), name
 
 
 def test_nothing_is_called_a_drawer() -> None:

@@ -12,7 +12,9 @@ def problems(names: list[str]) -> list[str]:
     """What is wrong with a wheel that holds these files."""
     packages = {PurePosixPath(name).parts[0] for name in names}
     packages = {name for name in packages if not name.endswith(".dist-info")}
-    found = [] if packages == {"neurodeploy"} else [f"top-level names are {sorted(packages)}, expected only neurodeploy"]
+    found = (
+        [] if packages == {"neurodeploy"} else [f"top-level names are {sorted(packages)}, expected only neurodeploy"]
+    )
     found += [f"{name} is missing" for name in WANTED if name not in names]
     if not any(name.startswith("neurodeploy/_ext.") for name in names):
         found.append("the compiled module neurodeploy/_ext is missing")

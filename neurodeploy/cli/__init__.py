@@ -1,4 +1,4 @@
-"""The command line. Each verb is one module, imported when it is used, so that ``neurodeploy --help`` answers at once."""
+"""The command line. Each verb is one module, imported when it is used, so that ``--help`` answers at once."""
 
 import importlib
 import json

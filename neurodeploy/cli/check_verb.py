@@ -21,7 +21,10 @@ class CheckOptions(ModelOptions):
 
 @verb(CheckOptions)
 def command(options: CheckOptions) -> dict[str, Any]:
-    """Check a network against a chip: every rule it breaks, then whether it can be placed. Exit code 1 if it does not fit."""
+    """Check a network against a chip: every rule it breaks, then whether it can be placed.
+
+    Exit code 1 if it does not fit.
+    """
     target = load_target(options.target)
     graph = load(options.model)
     findings = target.family.check(graph, target.chip)

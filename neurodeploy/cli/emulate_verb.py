@@ -19,8 +19,12 @@ class EmulateOptions(Options):
     run: Path = Field(description="a folder written by 'neurodeploy compile'.")
     events: Path = Field(description="recording: .npz (one recording, or a data set with --index) or N-MNIST .bin.")
     index: int | None = Field(None, ge=0, description="which recording of a data set.")
-    slow_clock_hz: float | None = Field(None, gt=0, description="ticks per second of the slow clock, for networks with biases.")
-    out: Path | None = Field(None, description="write the spikes of all layers to this .npz.", json_schema_extra={"short": "-o"})
+    slow_clock_hz: float | None = Field(
+        None, gt=0, description="ticks per second of the slow clock, for networks with biases."
+    )
+    out: Path | None = Field(
+        None, description="write the spikes of all layers to this .npz.", json_schema_extra={"short": "-o"}
+    )
 
 
 @verb(EmulateOptions)

@@ -15,9 +15,12 @@ class ModelOptions(Options):
     """A network, a chip, and how the network is brought to it."""
 
     model: Path = Field(description="the network: a .nir file, or a .safetensors graph written by train or compile.")
-    target: str = Field("speck2f", description="name of the chip; see 'neurodeploy targets'.", json_schema_extra={"short": "-t"})
+    target: str = Field(
+        "speck2f", description="name of the chip; see 'neurodeploy targets'.", json_schema_extra={"short": "-t"}
+    )
     v_min: str | float | None = Field(
-        None, description="lower bound of the potential: '-threshold', 'lowest' or a number; the network's own without it."
+        None,
+        description="lower bound of the potential: '-threshold', 'lowest' or a number; the network's own without it.",
     )
     verbose: bool = Field(False, description="print every step.", json_schema_extra={"short": "-v"})
 

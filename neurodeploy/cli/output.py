@@ -9,6 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 _console = Console(highlight=False)
+if not _console.is_terminal:
+    _console = Console(highlight=False, width=140)  # a file or a pipe has no width of its own
 
 
 @contextmanager
@@ -28,12 +30,12 @@ def say(text: str) -> None:
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table; columns whose cells are all numbers are aligned to the right."""
-    rows = [[_cell(value) for value in row] for row in rows]
+    cells = [[_cell(value) for value in row] for row in rows]
     drawn = Table(title=title, title_justify="left", header_style="bold", title_style="bold")
     for index, column in enumerate(columns):
-        numeric = bool(rows) and all(row[index][:1].isdigit() or row[index][:1] in ("-", "") for row in rows)
-        drawn.add_column(column, justify="right" if numeric else "left", no_wrap=numeric)
-    for row in rows:
+        numeric = bool(cells) and all(row[index][:1].isdigit() or row[index][:1] in ("-", "") for row in cells)
+        drawn.add_column(column, justify="right" if numeric else "left")
+    for row in cells:
         drawn.add_row(*row)
     _console.print(drawn)
 

@@ -13,7 +13,9 @@ from neurodeploy.report.report import write_report
 class ReportOptions(Options):
     """Options of ``neurodeploy report``."""
 
-    run: Path = Field(description="a folder written by 'neurodeploy compile' and, for the results, 'neurodeploy validate'.")
+    run: Path = Field(
+        description="a folder written by 'neurodeploy compile' and, for the results, 'neurodeploy validate'."
+    )
 
 
 @verb(ReportOptions)

@@ -25,11 +25,16 @@ class ValidateOptions(Options):
         ("float", "quantized", "time_stepped", "event_driven"), description="which runs to make; may be repeated."
     )
     v_min: tuple[str, ...] = Field(
-        (), description="also run event-driven compiled with this v_min ('-threshold', 'lowest', a number); may be repeated."
+        (),
+        description="also run event-driven with this v_min ('-threshold', 'lowest', a number); may be repeated.",
     )
     threads: int = Field(1, gt=0, description="threads of the event-driven runs.")
-    slow_clock_hz: float | None = Field(None, gt=0, description="ticks per second of the slow clock, for networks with biases.")
-    min_accuracy: float | None = Field(None, ge=0, le=1, description="exit with code 1 if the event-driven accuracy is lower.")
+    slow_clock_hz: float | None = Field(
+        None, gt=0, description="ticks per second of the slow clock, for networks with biases."
+    )
+    min_accuracy: float | None = Field(
+        None, ge=0, le=1, description="exit with code 1 if the event-driven accuracy is lower."
+    )
     max_loss: float | None = Field(
         None, ge=0, le=1, description="exit with code 1 if event-driven is less accurate than float by more than this."
     )
@@ -44,8 +49,7 @@ def command(options: ValidateOptions) -> dict[str, Any]:
     deployment = nd.open(options.run)
     dataset = load_npz(options.data, sensor_size=deployment.program.input_shape)[: options.samples]
     variants = {
-        f"v_min={v_min}": nd.compile(deployment.graph, target=deployment.target, v_min=v_min)
-        for v_min in options.v_min
+        f"v_min={v_min}": nd.compile(deployment.graph, target=deployment.target, v_min=v_min) for v_min in options.v_min
     }
     with progress("validating") as advance:
         result = validate(

@@ -49,7 +49,9 @@ def verb(options: type[O]) -> Callable[[Callable[[O], dict[str, Any]]], click.Co
         for position, (name, field) in enumerate(options.model_fields.items()):
             parameters.append(_argument(name) if position == 0 else _option(name, field))
         parameters.append(
-            click.Option(["--config"], type=click.Path(path_type=Path), help="YAML file with these options; flags override it.")
+            click.Option(
+                ["--config"], type=click.Path(path_type=Path), help="YAML file with these options; flags override it."
+            )
         )
         parameters.append(click.Option(["--json"], is_flag=True, help="Print the result as JSON on standard output."))
         first = next(iter(options.model_fields.values()))

@@ -1,5 +1,1 @@
-"""Executing programs over data sets."""
-
-from neurodeploy.emulate.dataset import DatasetExecution, execute_dataset
-
-__all__ = ["DatasetExecution", "execute_dataset"]
+"""Executing programs over data sets, and what one recording did."""

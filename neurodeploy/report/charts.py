@@ -13,13 +13,15 @@ def bars(values: Sequence[float], labels: Sequence[str], *, width: int = 260, he
     for index, (value, label) in enumerate(zip(values, labels, strict=True)):
         tall = (height - top - foot) * value / peak
         x = index * step
+        place = f'x="{x + 1:.1f}" y="{height - foot - tall:.1f}" width="{step - 2:.1f}" height="{tall:.1f}"'
         parts.append(
-            f'<rect class="bar" x="{x + 1:.1f}" y="{height - foot - tall:.1f}" width="{step - 2:.1f}" height="{tall:.1f}">'
-            f"<title>{escape(label)}: {value:g}</title></rect>"
+            f'<rect class="bar" {place}><title>{escape(label)}: {value:g}</title></rect>'
             f'<text class="tick" x="{x + step / 2:.1f}" y="{height - 4}" text-anchor="middle">{escape(label)}</text>'
         )
     axis = f'<line class="axis" x1="0" x2="{width}" y1="{height - foot}" y2="{height - foot}"/>'
-    return f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">{"".join(parts)}{axis}</svg>'
+    return (
+        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">{"".join(parts)}{axis}</svg>'
+    )
 
 
 def meter(used: float, limit: float, *, width: int = 120) -> str:
@@ -49,7 +51,8 @@ def network(boxes: Sequence[tuple[str, Sequence[str]]], *, box: tuple[int, int] 
     for index, (title, lines) in enumerate(boxes):
         x, y = (index % per_row) * (w + gap), (index // per_row) * (h + gap) + 2
         text = "".join(
-            f'<text class="small" x="{x + 8}" y="{y + 32 + 13 * i}">{escape(line)}</text>' for i, line in enumerate(lines)
+            f'<text class="small" x="{x + 8}" y="{y + 32 + 13 * i}">{escape(line)}</text>'
+            for i, line in enumerate(lines)
         )
         parts.append(
             f'<rect class="box" x="{x + 1}" y="{y}" width="{w}" height="{h}" rx="5"/>'
@@ -57,7 +60,5 @@ def network(boxes: Sequence[tuple[str, Sequence[str]]], *, box: tuple[int, int] 
         )
         if index + 1 < len(boxes):
             middle = y + h / 2
-            parts.append(
-                f'<path class="arrow" d="M{x + w + 4} {middle} h{gap - 9} m-5 -4 l5 4 l-5 4"/>'
-            )
+            parts.append(f'<path class="arrow" d="M{x + w + 4} {middle} h{gap - 9} m-5 -4 l5 4 l-5 4"/>')
     return f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">{"".join(parts)}</svg>'

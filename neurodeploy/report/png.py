@@ -37,7 +37,7 @@ def raster_picture(
         row: line of each spike, ``[n]``, 0 is the top.
         rows: number of lines.
         t_start_us, t_end_us: the span shown.
-        size: ``(height, width)`` in pixels; height is cut to ``rows`` when there are fewer lines, scaled up by whole factors.
+        size: ``(height, width)`` in pixels; fewer lines than pixels are scaled up by whole factors.
 
     Returns:
         uint8 ``[H, W, 3]``; the more spikes fall on one pixel, the darker it is.
@@ -53,4 +53,5 @@ def raster_picture(
     # One spike is already clearly visible; more of them approach full ink.
     ink = np.where(hits > 0, 1 - 0.45 / np.maximum(hits, 1), 0.0)[..., None]
     paper, dot = np.array([255, 255, 255]), np.array([22, 58, 107])
-    return np.round(paper + ink * (dot - paper)).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.round(paper + ink * (dot - paper)).astype(np.uint8)
+    return pixels

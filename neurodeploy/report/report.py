@@ -1,5 +1,6 @@
-"""``report.html``: one self-contained page about a run folder. Reads files only; needs no torch and no vendor software."""
+"""``report.html``: one self-contained page about a run folder. Needs no torch and no vendor software."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,7 @@ def _validation(folder: Path) -> dict[str, Any]:
 
 def _histogram(counts: list[int], edges: list[int]) -> str:
     labels = [str(edges[0])]
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in pairwise(edges):
         labels.append(str(high) if high - low == 1 else f"-{high}")
     labels.append(f">{edges[-1]}")
     total = max(sum(counts), 1)
@@ -159,7 +160,8 @@ def _raster(folder: Path) -> dict[str, Any] | None:
 
     def line(c: NDArray[Any], y: NDArray[Any], x: NDArray[Any], shape: NDArray[Any]) -> NDArray[np.int64]:
         _, height, width = (int(size) for size in shape)
-        return (c.astype(np.int64) * height + y) * width + x
+        rows: NDArray[np.int64] = (c.astype(np.int64) * height + y) * width + x
+        return rows
 
     shape = sample["input_shape"]
     bands = [band("input", sample["t"], line(sample["p"], sample["y"], sample["x"], shape), int(shape.prod()))]

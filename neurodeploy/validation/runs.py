@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurodeploy.deployment import Deployment
-from neurodeploy.emulate.dataset import emulate_dataset
+from neurodeploy.emulate.dataset import execute_dataset
 from neurodeploy.errors import ValidationError
 from neurodeploy.events.dataset import EventDataset
 from neurodeploy.events.raster import dataset_to_raster
 from neurodeploy.graph.graph import Graph
+from neurodeploy.target import Execution
 
 #: Called with (recordings done, recordings in all) while a run is under way.
 Progress = Callable[[int, int], None]
@@ -29,7 +30,7 @@ class LayerActivity:
         neurons: neurons in the layer.
         mean_spikes: spikes per neuron and recording.
         silent: share of neurons that never fired in any recording.
-        histogram: neuron-recordings per bin of ``HISTOGRAM_EDGES``: exactly 0, exactly 1, 2, 3..4, 5..8, ..., above 1024.
+        histogram: neuron-recordings per bin of ``HISTOGRAM_EDGES``: 0, 1, 2, 3..4, 5..8, ..., above 1024.
     """
 
     neurons: int
@@ -57,7 +58,8 @@ class Run:
     @property
     def predictions(self) -> NDArray[np.int64]:
         """Class with the most output spikes per recording, int64 ``[recordings]``; on a tie the lowest class."""
-        return np.argmax(self.output_counts, axis=1)
+        answers: NDArray[np.int64] = np.argmax(self.output_counts, axis=1)
+        return answers
 
 
 class _Activity:
@@ -101,16 +103,25 @@ def event_driven_run(
     counters: dict[str, dict[str, int]] = {name: {} for name in program.layers}
     output = np.zeros((len(dataset), int(np.prod(program.layer_shape(program.layers[-1])))), np.int64)
     start = time.perf_counter()
-    executions = emulate_dataset(
-        lambda: deployment.executor(slow_clock_hz=slow_clock_hz), dataset, threads=threads
-    )
-    for index, execution in enumerate(executions):
+    done = 0
+
+    def observe(index: int, execution: Execution) -> None:
+        nonlocal done
         for name in program.layers:
             activity[name].add(execution.counts[name].reshape(1, -1).astype(np.int64))
             for key, value in execution.counters[name].items():
                 counters[name][key] = counters[name].get(key, 0) + value
         output[index] = execution.counts[program.layers[-1]].ravel()
-        progress(index + 1, len(dataset))
+        done += 1
+        progress(done, len(dataset))
+
+    execute_dataset(
+        lambda: deployment.executor(slow_clock_hz=slow_clock_hz),
+        dataset,
+        observe,
+        threads=threads,
+        until_us=None if slow_clock_hz is None else dataset.duration_us,
+    )
     return Run(output, {name: a.result() for name, a in activity.items()}, counters, time.perf_counter() - start)
 
 

@@ -22,7 +22,7 @@ RunName = Literal["float", "quantized", "time_stepped", "event_driven"]
 
 DESCRIPTIONS: Mapping[str, str] = {
     "float": "the network as it was trained, in time steps",
-    "quantized": "the same with the weights and biases rounded as on the chip; threshold and v_min as trained; in time steps",
+    "quantized": "the same with weights and biases rounded as on the chip; threshold and v_min as trained",
     "time_stepped": "all integers of the chip (weights, threshold, v_min), still in time steps",
     "event_driven": "the chip configuration, event by event: what the chip is documented to do",
 }
@@ -128,8 +128,8 @@ def validate(
         reference: the float network; by default the graph that was compiled.
         variants: name -> another deployment of the network, run event-driven beside the first.
         threads: threads of the event-driven runs; results do not depend on it.
-        slow_clock_hz: ticks per second of the slow clock, for networks with biases; ``1e6 / dt_us`` is what time-stepped
-            training meant.
+        slow_clock_hz: ticks per second of the slow clock, for networks with biases; ``1e6 / dt_us`` is what
+            time-stepped training meant.
         progress: called with (recordings done, recordings in all) over all runs.
 
     Raises:
@@ -154,7 +154,8 @@ def validate(
         )
     if dataset.sensor_size != program.input_shape:
         raise ValidationError(
-            f"the recordings have (channels, height, width) = {dataset.sensor_size}, the network takes {program.input_shape}.",
+            f"the recordings have (channels, height, width) = {dataset.sensor_size}, "
+            f"the network takes {program.input_shape}.",
             remedy="use recordings of the sensor the network was trained for.",
             code="sensor-size",
         )
@@ -176,7 +177,5 @@ def validate(
     for name in chosen:
         results[name] = time_stepped_run(graphs[name], dataset, neurons, dt_us=dt_us, progress=advance)
     for name, other in events.items():
-        results[name] = event_driven_run(
-            other, dataset, threads=threads, slow_clock_hz=slow_clock_hz, progress=advance
-        )
+        results[name] = event_driven_run(other, dataset, threads=threads, slow_clock_hz=slow_clock_hz, progress=advance)
     return Validation(labels, results, dt_us, dataset.source)
