@@ -10,10 +10,14 @@ from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.nodes import AvgPool2d, Conv2d, Flatten, Input, Linear, Neuron, Node, Output, SumPool2d
 from neurodeploy.quantize import quantize
 from neurodeploy.quantize.layer import scale_to_bits
+from tests.shared_data import SHARED, needs_shared
 from tests.sinabs_oracle import discretize_module, dynapcnn_network, needs_sinabs
 
 torch = pytest.importorskip("torch")
 pytestmark = needs_sinabs
+
+from neurodeploy.graph.torch_reader import trace  # noqa: E402
+from neurodeploy.graph.torch_writer import to_torch  # noqa: E402
 
 
 @settings(max_examples=200, deadline=None)
@@ -26,12 +30,14 @@ def test_scale_is_that_of_sinabs_to_the_last_bit(values, bits):
     assert scale_to_bits(values, bits) == expected.numpy()
 
 
-def random_pair(rng: np.random.Generator) -> tuple[Graph, "torch.nn.Sequential", tuple[int, int, int]]:
+def random_pair(
+    rng: np.random.Generator, positive_bias: bool = False
+) -> tuple[Graph, "torch.nn.Sequential", tuple[int, int, int]]:
     """The same random network as a graph and as a sinabs model."""
     import sinabs.layers as sl
     from sinabs.activation import MembraneReset, MembraneSubtract
 
-    channels, size = int(rng.integers(1, 4)), int(rng.integers(22, 27))
+    channels, size = int(rng.integers(1, 4)), int(rng.integers(24, 29))
     shape = (channels, size, size)
     nodes: dict[str, Node] = {"input": Input(shape)}
     modules: list[torch.nn.Module] = []
@@ -43,11 +49,13 @@ def random_pair(rng: np.random.Generator) -> tuple[Graph, "torch.nn.Sequential",
         modules.append(module)
 
     def weights(module: "torch.nn.Module") -> tuple[np.ndarray, np.ndarray | None]:
-        weight = (rng.normal(size=tuple(module.weight.shape)) * spread).astype(np.float32)
+        weight = (rng.normal(0.2, 1, size=tuple(module.weight.shape)) * spread).astype(np.float32)
         module.weight.data = torch.tensor(weight)
         if module.bias is None:
             return weight, None
-        bias = (rng.normal(size=tuple(module.bias.shape)) * spread * 10 ** rng.uniform(-2, 1)).astype(np.float32)
+        bias = (rng.normal(size=tuple(module.bias.shape)) * spread * 10 ** rng.uniform(-2, 0.5)).astype(np.float32)
+        if positive_bias:
+            bias = np.abs(bias)
         module.bias.data = torch.tensor(bias)
         return weight, bias
 
@@ -71,7 +79,7 @@ def random_pair(rng: np.random.Generator) -> tuple[Graph, "torch.nn.Sequential",
 
     for _ in range(int(rng.integers(1, 3))):
         kernel, padding = int(rng.integers(1, 4)), int(rng.integers(0, 2))
-        module = torch.nn.Conv2d(channels, int(rng.integers(2, 6)), kernel, padding=padding, bias=bool(rng.integers(2)))
+        module = torch.nn.Conv2d(channels, int(rng.integers(4, 8)), kernel, padding=padding, bias=bool(rng.integers(2)))
         channels = module.out_channels
         weight, bias = weights(module)
         add(Conv2d(weight, bias, padding=(padding, padding)), module)
@@ -106,3 +114,78 @@ def test_integers_of_random_networks_are_those_of_sinabs(seed):
             assert np.array_equal(layer.bias, theirs.conv.bias.detach().numpy())
         assert int(neuron.threshold) == int(theirs.spk.spike_threshold)
         assert int(neuron.v_min) == int(theirs.spk.min_v_mem)
+
+
+@pytest.mark.parametrize("seed", range(30, 50))
+def test_time_stepped_integer_networks_run_as_in_sinabs(seed):
+    graph, module, shape = random_pair(np.random.default_rng(seed), positive_bias=True)  # else some fall silent
+    network = dynapcnn_network(module, input_shape=shape, batch_size=1, discretize=True)
+    raster = torch.poisson(torch.full((25, *shape), 1.0), generator=torch.Generator().manual_seed(seed))
+    spikes = {}
+    for index, layer in network.dynapcnn_layers.items():
+        layer.spk.register_forward_hook(lambda _module, _inputs, out, index=index: spikes.update({index: out}))
+    with torch.no_grad():
+        expected = network(raster)
+    result = quantize(graph)
+    output, recorded = to_torch(result.graph)(raster[None], record=True)
+    assert torch.equal(output[0].to(expected.dtype), expected)
+    for index, row in enumerate(result.layers.values()):
+        assert torch.equal(recorded[row.neuron][0].float(), spikes[index])
+    assert spikes[0].sum() > 0
+
+
+def spiking(layers: list["torch.nn.Module"]) -> "torch.nn.Sequential":
+    """As in sinabs' examples: spiking layers with threshold 1 and lower bound -1 after every weight layer."""
+    import sinabs.layers as sl
+
+    modules: list[torch.nn.Module] = []
+    for layer in layers:
+        modules.append(layer)
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+            modules.append(sl.IAFSqueeze(batch_size=1, min_v_mem=-1.0))
+    return torch.nn.Sequential(*modules)
+
+
+def published_network(name: str) -> tuple["torch.nn.Sequential", tuple[int, int, int]]:
+    from torch.nn import AvgPool2d, Conv2d, Dropout2d, Flatten, Linear
+
+    def conv(*arguments: int, **options: int) -> "torch.nn.Conv2d":
+        return Conv2d(*arguments, **options, bias=False)
+
+    if name == "mnist_params.pt":
+        shape = (1, 28, 28)
+        layers = [conv(1, 20, 5), AvgPool2d(2), conv(20, 32, 5), AvgPool2d(2), conv(32, 128, 3), AvgPool2d(2)]
+        layers += [Flatten(), Linear(128, 500, bias=False), Linear(500, 10, bias=False)]
+    else:
+        shape = (2, 128, 128)
+        layers = [conv(2, 16, 2, stride=2)]
+        for before, after in ((16, 16), (16, 32), (32, 32), (32, 64), (64, 64)):
+            layers += [conv(before, after, 3, padding=1), AvgPool2d(2)]
+        layers += [Dropout2d(0.5), conv(64, 256, 2), Dropout2d(0.5), Flatten()]
+        layers += [Linear(256, 128, bias=False), Linear(128, 11, bias=False)]
+    module = spiking(layers)
+    stored = torch.load(SHARED / "speck-reference" / name, map_location="cpu", weights_only=True)
+    weights = [layer for layer in layers if isinstance(layer, Conv2d | Linear)]
+    for layer, weight in zip(weights, stored.values(), strict=True):
+        assert layer.weight.shape == weight.shape
+        layer.weight.data = weight
+    return module.eval(), shape
+
+
+@needs_shared
+@pytest.mark.parametrize("name", ["mnist_params.pt", "dvs_gesture_params.pt"])
+def test_published_networks(name):
+    module, shape = published_network(name)
+    raster = torch.poisson(torch.full((3, *shape), 0.3), generator=torch.Generator().manual_seed(0))
+    result = quantize(trace(module, raster))
+    network = dynapcnn_network(module, input_shape=shape, batch_size=1, discretize=True)
+    for index, row in enumerate(result.layers.values()):
+        theirs = network.dynapcnn_layers[index]
+        assert np.array_equal(result.graph.nodes[row.layer].weight, theirs.conv.weight.detach().numpy())
+        assert (row.threshold_integer, row.v_min_integer) == (
+            int(theirs.spk.spike_threshold),
+            int(theirs.spk.min_v_mem),
+        )
+    with torch.no_grad():
+        expected = network(raster)
+    assert torch.equal(to_torch(result.graph)(raster[None])[0].float(), expected)

@@ -1,0 +1,246 @@
+"""The graph as a torch module that runs it step by step: the time-stepped meaning of a float or an integer network."""
+
+from typing import overload
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from neurodeploy.errors import GraphError
+from neurodeploy.graph.graph import Graph
+from neurodeploy.graph.nodes import (
+    Add,
+    Array,
+    AvgPool2d,
+    BatchNorm2d,
+    Conv2d,
+    Flatten,
+    Input,
+    Linear,
+    Neuron,
+    Node,
+    Output,
+    SumPool2d,
+)
+from neurodeploy.nn import SpikingLayer
+
+#: Sums below this are exact. The integers of the types reach four times as far; the margin keeps the quotient of
+#: potential and threshold, whose whole part is the number of spikes, from being rounded up to a whole number.
+_EXACT = {torch.float32: 2.0**22, torch.float64: 2.0**51}
+
+
+def to_torch(graph: Graph, dtype: torch.dtype | None = None) -> "GraphModule":
+    """A module that runs ``graph`` on rasters.
+
+    Args:
+        graph: float, or integer as ``quantize`` makes it.
+        dtype: type to compute in. None: float32 for a float graph; for an integer graph float32 where the sums that
+            occur are proven to be exact in it, else float64, so that the results are those of integer arithmetic.
+
+    Raises:
+        GraphError: the graph has several inputs or outputs, or a lower bound per neuron.
+    """
+    return GraphModule(graph, dtype)
+
+
+class GraphModule(torch.nn.Module):
+    """Runs a graph on rasters; every call starts from the network's initial state. Made by ``to_torch``.
+
+    Attributes:
+        graph: the graph.
+        integer: whether it holds integers.
+    """
+
+    def __init__(self, graph: Graph, dtype: torch.dtype | None) -> None:
+        super().__init__()
+        outputs = [name for name, node in graph.nodes.items() if isinstance(node, Output)]
+        if len(outputs) != 1:
+            raise GraphError(
+                f"the graph has {len(outputs)} outputs: {', '.join(outputs)}.",
+                remedy="use a network with one output.",
+                code="several-outputs",
+            )
+        self.graph = graph
+        self.dtype = dtype
+        self.input_shape = graph.input_shape()
+        self.integer = any(
+            isinstance(node, Conv2d | Linear) and node.weight.dtype.kind == "i" for node in graph.nodes.values()
+        )
+        self._keys = {name: f"node{position}" for position, name in enumerate(graph.nodes)}
+        for name, node in graph.nodes.items():
+            if isinstance(node, Neuron):
+                self.add_module(self._keys[name], _Neurons(name, node))
+            else:
+                for field in ("weight", "bias", "mean", "variance", "scale", "shift"):
+                    value = getattr(node, field, None)
+                    if value is not None:
+                        self.register_buffer(f"{self._keys[name]}_{field}", _tensor(value), persistent=False)
+
+    @overload
+    def forward(self, raster: torch.Tensor) -> torch.Tensor: ...
+    @overload
+    def forward(self, raster: torch.Tensor, *, record: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]: ...
+
+    @torch.no_grad()
+    def forward(
+        self, raster: torch.Tensor, *, record: bool = False
+    ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Run all time steps.
+
+        Args:
+            raster: events per step, ``(B, T, *input_shape)``; whole numbers for an integer graph.
+            record: also return the spikes of every neuron layer.
+
+        Returns:
+            The output, ``(B, T, *output_shape)``; with ``record`` the pair (output, {neuron node: (B, T, *shape)}).
+
+        Raises:
+            GraphError: the raster has another shape, or fractions where the graph is of integers.
+        """
+        if raster.dim() != len(self.input_shape) + 2 or tuple(raster.shape[2:]) != self.input_shape:
+            raise GraphError(
+                f"the raster has shape {tuple(raster.shape)}; the network takes (B, T, "
+                f"{', '.join(map(str, self.input_shape))}).",
+                remedy="give batch and time axes first, and the sensor size the network was made for.",
+                code="raster-shape",
+            )
+        if self.integer and raster.is_floating_point() and not torch.equal(raster, raster.round()):
+            raise GraphError(
+                "the raster holds fractions; an integer network counts events.",
+                remedy="give numbers of events per step.",
+                code="raster-values",
+            )
+        if self.dtype is not None:
+            runs = [self.dtype]
+        elif self.integer:
+            # Half-precision shortcuts of accelerators would break exactness in float32.
+            runs = [torch.float32, torch.float64] if raster.device.type == "cpu" else [torch.float64]
+        else:
+            runs = [torch.float32]
+        for dtype in runs:
+            values = self._run(raster.to(dtype), check=self.integer and self.dtype is None)
+            if values is not None:
+                break
+        else:
+            raise GraphError(
+                "the sums in this network are too large to be exact in float64.",
+                remedy="use fewer events per step.",
+                code="raster-values",
+            )
+        (output,) = (values[name] for name, node in self.graph.nodes.items() if isinstance(node, Output))
+        if not record:
+            return output
+        return output, {name: values[name] for name, node in self.graph.nodes.items() if isinstance(node, Neuron)}
+
+    def _run(self, raster: torch.Tensor, check: bool) -> dict[str, torch.Tensor] | None:
+        """The values of all nodes that are still needed or are neurons; None where integers might not be exact."""
+        values: dict[str, torch.Tensor] = {}
+        waiting = {name: len(self.graph.successors(name)) for name in self.graph.nodes}
+        with torch.backends.nnpack.flags(enabled=not self.integer):  # its convolutions round
+            for name, node in self.graph.nodes.items():
+                sources = self.graph.predecessors(name)
+                inputs = [values[source] for source in sources]
+                if check and isinstance(node, Conv2d | Linear) and not self._is_exact(name, node, inputs[0]):
+                    return None
+                values[name] = raster if isinstance(node, Input) else self._value(name, node, inputs)
+                for source in sources:
+                    waiting[source] -= 1
+                    if waiting[source] == 0 and not isinstance(self.graph.nodes[source], Neuron):
+                        del values[source]
+        return values
+
+    def _value(self, name: str, node: Node, inputs: list[torch.Tensor]) -> torch.Tensor:
+        x = inputs[0]
+        if isinstance(node, Neuron):
+            neurons = self.get_submodule(self._keys[name])
+            spikes: torch.Tensor = neurons(x)
+            return spikes
+        if isinstance(node, Output):
+            return x
+        if isinstance(node, Add):
+            return torch.stack(inputs).sum(0)
+        folded = x.flatten(0, 1)
+        match node:
+            case Conv2d():
+                weight, bias = self._own(name, "weight", x), self._own(name, "bias", x)
+                result = F.conv2d(folded, weight, bias, node.stride, node.padding, node.dilation, node.groups)
+            case Linear():
+                result = F.linear(folded, self._own(name, "weight", x), self._own(name, "bias", x))
+            case BatchNorm2d():
+                mean, variance = self._own(name, "mean", x), self._own(name, "variance", x)
+                scale, shift = self._own(name, "scale", x), self._own(name, "shift", x)
+                result = F.batch_norm(folded, mean, variance, scale, shift, eps=node.epsilon)
+            case AvgPool2d():
+                result = F.avg_pool2d(folded, node.kernel, node.stride, node.padding)
+            case SumPool2d():
+                result = F.avg_pool2d(folded, node.kernel, node.stride, node.padding, divisor_override=1)
+            case Flatten():
+                result = folded.flatten(1)
+            case _:
+                raise GraphError(f"{name}: a {node.kind} cannot be run.", remedy="remove it.", code="unsupported-node")
+        return result.reshape(*x.shape[:2], *result.shape[1:])
+
+    def _own(self, name: str, field: str, like: torch.Tensor) -> torch.Tensor:
+        value = getattr(self, f"{self._keys[name]}_{field}", None)
+        return None if value is None else value.to(like)  # type: ignore[return-value]
+
+    def _is_exact(self, name: str, node: Conv2d | Linear, x: torch.Tensor) -> bool:
+        """Whether no sum of the layer, and no potential of its neurons, can leave the exact integers of the type."""
+        reach = np.abs(node.weight.reshape(len(node.weight), -1).astype(np.int64)).sum(1)
+        bias = 0 if node.bias is None else np.abs(node.bias.astype(np.int64))
+        largest = float(x.abs().amax()) if x.numel() else 0.0
+        per_step = float((reach * largest + bias).max())
+        reached = 0.0
+        for neuron in (self.graph.nodes[after] for after in self.graph.successors(name)):
+            if isinstance(neuron, Neuron):
+                limits = (neuron.threshold, neuron.v_min, neuron.initial_v)
+                start = max(float(np.abs(limit.astype(np.float64)).max()) for limit in limits if limit is not None)
+                below = neuron.reset == "zero" or (neuron.reset == "subtract" and neuron.spikes == "multi")
+                # With a lower bound, and a reset that always ends below the threshold, sums do not add up over time.
+                steps = 1 if below and neuron.v_min is not None else x.shape[1]
+                reached = max(reached, start + per_step * steps)
+        return max(reached, per_step) < _EXACT[x.dtype]
+
+
+class _Neurons(SpikingLayer):
+    """A Neuron node as a layer."""
+
+    def __init__(self, name: str, node: Neuron) -> None:
+        if node.v_min is not None and np.unique(node.v_min).size != 1:
+            raise GraphError(
+                f"{name}: v_min differs from neuron to neuron.", remedy="use one v_min for the layer.", code="v-min"
+            )
+        super().__init__(
+            threshold=_tensor(node.threshold),
+            v_min=None if node.v_min is None else float(np.ravel(node.v_min)[0]),
+            v_min_position=node.v_min_position,
+            reset=node.reset,
+            spikes=node.spikes,
+        )
+        self.register_buffer("_decay", _tensor(node.decay), persistent=False)
+        self.register_buffer("_input_gain", _tensor(node.input_gain), persistent=False)
+        self.register_buffer(
+            "_initial_v", None if node.initial_v is None else _tensor(node.initial_v), persistent=False
+        )
+
+    @property
+    def decay(self) -> torch.Tensor:
+        """The node's."""
+        return self.get_buffer("_decay")
+
+    @property
+    def input_gain(self) -> torch.Tensor:
+        """The node's."""
+        return self.get_buffer("_input_gain")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        """Spikes of all steps, from the node's initial potential."""
+        initial = self._buffers["_initial_v"]
+        state = None if initial is None else initial.to(x).expand(x.shape[0], *x.shape[2:])
+        spikes = super().forward(x, state)
+        return spikes if isinstance(spikes, torch.Tensor) else spikes[0]
+
+
+def _tensor(value: Array) -> torch.Tensor:
+    """A float32 tensor: exact for the integers of at most 16 bits that graphs hold."""
+    return torch.from_numpy(np.array(value, np.float32))
