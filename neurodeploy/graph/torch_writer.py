@@ -1,7 +1,5 @@
 """The graph as a torch module that runs it step by step: the time-stepped meaning of a float or an integer network."""
 
-from typing import overload
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -76,27 +74,30 @@ class GraphModule(torch.nn.Module):
                     if value is not None:
                         self.register_buffer(f"{self._keys[name]}_{field}", _tensor(value), persistent=False)
 
-    @overload
-    def forward(self, raster: torch.Tensor) -> torch.Tensor: ...
-    @overload
-    def forward(self, raster: torch.Tensor, *, record: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]: ...
-
     @torch.no_grad()
-    def forward(
-        self, raster: torch.Tensor, *, record: bool = False
-    ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(self, raster: torch.Tensor) -> torch.Tensor:
         """Run all time steps.
 
         Args:
             raster: events per step, ``(B, T, *input_shape)``; whole numbers for an integer graph.
-            record: also return the spikes of every neuron layer.
 
         Returns:
-            The output, ``(B, T, *output_shape)``; with ``record`` the pair (output, {neuron node: (B, T, *shape)}).
+            The output, ``(B, T, *output_shape)``.
 
         Raises:
             GraphError: the raster has another shape, or fractions where the graph is of integers.
         """
+        values = self._values(raster)
+        return next(values[name] for name, node in self.graph.nodes.items() if isinstance(node, Output))
+
+    @torch.no_grad()
+    def record(self, raster: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Like ``forward``, but returns the spikes of every neuron node: name -> ``(B, T, *shape)``."""
+        values = self._values(raster)
+        return {name: values[name] for name, node in self.graph.nodes.items() if isinstance(node, Neuron)}
+
+    def _values(self, raster: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The values of neurons and output, in the first type that is exact enough."""
         if raster.dim() != len(self.input_shape) + 2 or tuple(raster.shape[2:]) != self.input_shape:
             raise GraphError(
                 f"the raster has shape {tuple(raster.shape)}; the network takes (B, T, "
@@ -120,17 +121,12 @@ class GraphModule(torch.nn.Module):
         for dtype in runs:
             values = self._run(raster.to(dtype), check=self.integer and self.dtype is None)
             if values is not None:
-                break
-        else:
-            raise GraphError(
-                "the sums in this network are too large to be exact in float64.",
-                remedy="use fewer events per step.",
-                code="raster-values",
-            )
-        (output,) = (values[name] for name, node in self.graph.nodes.items() if isinstance(node, Output))
-        if not record:
-            return output
-        return output, {name: values[name] for name, node in self.graph.nodes.items() if isinstance(node, Neuron)}
+                return values
+        raise GraphError(
+            "the sums in this network are too large to be exact in float64.",
+            remedy="use fewer events per step.",
+            code="raster-values",
+        )
 
     def _run(self, raster: torch.Tensor, check: bool) -> dict[str, torch.Tensor] | None:
         """The values of all nodes that are still needed or are neurons; None where integers might not be exact."""
@@ -142,14 +138,14 @@ class GraphModule(torch.nn.Module):
                 inputs = [values[source] for source in sources]
                 if check and isinstance(node, Conv2d | Linear) and not self._is_exact(name, node, inputs[0]):
                     return None
-                values[name] = raster if isinstance(node, Input) else self._value(name, node, inputs)
+                values[name] = raster if isinstance(node, Input) else self._compute(name, node, inputs)
                 for source in sources:
                     waiting[source] -= 1
                     if waiting[source] == 0 and not isinstance(self.graph.nodes[source], Neuron):
                         del values[source]
         return values
 
-    def _value(self, name: str, node: Node, inputs: list[torch.Tensor]) -> torch.Tensor:
+    def _compute(self, name: str, node: Node, inputs: list[torch.Tensor]) -> torch.Tensor:
         x = inputs[0]
         if isinstance(node, Neuron):
             neurons = self.get_submodule(self._keys[name])

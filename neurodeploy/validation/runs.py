@@ -164,7 +164,7 @@ def time_stepped_run(
     with torch.inference_mode():
         for first in range(0, len(dataset), batch_size):
             indices = range(first, min(first + batch_size, len(dataset)))
-            raster = dataset_to_raster(dataset, indices, dt_us=dt_us, dtype=network.numpy_dtype)
+            raster = dataset_to_raster(dataset, indices, dt_us=dt_us, dtype=np.float32)
             spikes = network.record(torch.from_numpy(raster))
             for name, neuron in neurons.items():
                 counts = spikes[neuron].sum(1).flatten(1).numpy().astype(np.int64)

@@ -119,16 +119,17 @@ def test_integers_of_random_networks_are_those_of_sinabs(seed):
 @pytest.mark.parametrize("seed", range(30, 50))
 def test_time_stepped_integer_networks_run_as_in_sinabs(seed):
     graph, module, shape = random_pair(np.random.default_rng(seed), positive_bias=True)  # else some fall silent
-    network = dynapcnn_network(module, input_shape=shape, batch_size=1, discretize=True)
+    theirs = dynapcnn_network(module, input_shape=shape, batch_size=1, discretize=True)
     raster = torch.poisson(torch.full((25, *shape), 1.0), generator=torch.Generator().manual_seed(seed))
     spikes = {}
-    for index, layer in network.dynapcnn_layers.items():
+    for index, layer in theirs.dynapcnn_layers.items():
         layer.spk.register_forward_hook(lambda _module, _inputs, out, index=index: spikes.update({index: out}))
     with torch.no_grad():
-        expected = network(raster)
+        expected = theirs(raster)
     result = quantize(graph)
-    output, recorded = to_torch(result.graph)(raster[None], record=True)
-    assert torch.equal(output[0].to(expected.dtype), expected)
+    network = to_torch(result.graph)
+    assert torch.equal(network(raster[None])[0].to(expected.dtype), expected)
+    recorded = network.record(raster[None])
     for index, row in enumerate(result.layers.values()):
         assert torch.equal(recorded[row.neuron][0].float(), spikes[index])
     assert spikes[0].sum() > 0
