@@ -1,0 +1,57 @@
+"""Optimizers, and a learning rate that is a plain function of the step (so there is no scheduler state to lose)."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+
+from neurodeploy.train.config import OptimizerConfig
+
+
+def build_optimizer(network: torch.nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Build the optimizer over all parameters, in the order of ``named_parameters``."""
+    parameters = list(network.parameters())
+    match config.type:
+        case "adam":
+            return torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay)
+        case "adamw":
+            return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
+        case "sgd":
+            return torch.optim.SGD(
+                parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+            )
+
+
+def learning_rate(config: OptimizerConfig, step: int, n_steps: int) -> float:
+    """Learning rate of step 0, 1, ..., n_steps - 1: a linear rise, then constant or half a cosine towards 0."""
+    rise = config.warmup * n_steps
+    if step < rise:
+        return config.lr * (step + 1) / (rise + 1)
+    if config.schedule == "constant":
+        return config.lr
+    return config.lr * 0.5 * (1.0 + math.cos(math.pi * (step - rise) / (n_steps - rise)))
+
+
+def optimizer_tensors(network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """State of the optimizer as named tensors: ``<parameter>.<field>``."""
+    tensors = {}
+    for name, parameter in network.named_parameters():
+        for field, value in optimizer.state.get(parameter, {}).items():
+            if value is not None:
+                tensors[f"{name}.{field}"] = torch.as_tensor(value)
+    return tensors
+
+
+def restore_optimizer(
+    network: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]
+) -> None:
+    """Put back what ``optimizer_tensors`` took out."""
+    for name, parameter in network.named_parameters():
+        prefix = f"{name}."
+        state = {
+            field: value
+            for key, value in tensors.items()
+            if key.startswith(prefix) and "." not in (field := key[len(prefix) :])
+        }
+        if state:
+            optimizer.state[parameter] = state
