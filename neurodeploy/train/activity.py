@@ -11,8 +11,8 @@ class Activity:
     """Count spikes per spiking layer and synaptic operations per weight layer during forward passes.
 
     A synaptic operation is one incoming event times one target neuron; a convolution has ``features * kh * kw /
-    (stride_h * stride_w)`` targets per event on average (borders neglected). The events that enter a weight layer are those of
-    the spiking layer (or the input) before it, whatever sum pooling lies between. For sequential networks.
+    (stride_h * stride_w)`` targets per event on average (borders neglected). The events that enter a weight layer are
+    those of the spiking layer (or the input) before it, whatever sum pooling lies between. For sequential networks.
 
     Use as a context manager; ``begin(x)`` before each forward pass. The sums are tensors, ``synops`` with gradient.
     """

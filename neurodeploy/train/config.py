@@ -120,8 +120,8 @@ Layer = Annotated[
 class NetworkConfig(_Strict):
     """Either ``layers``, or a Python ``factory`` written ``module:function``.
 
-    The function is called as ``function(input_shape=(C, H, W), n_time_steps=T, n_classes=n, **arguments)`` and returns a
-    ``torch.nn.Module`` that maps ``[B * T, C, H, W]`` to spikes ``[B * T, outputs]``.
+    The function is called as ``function(input_shape=(C, H, W), n_time_steps=T, n_classes=n, **arguments)`` and returns
+    a ``torch.nn.Module`` that maps ``[B * T, C, H, W]`` to spikes ``[B * T, outputs]``.
     """
 
     layers: tuple[Layer, ...] = ()
@@ -223,7 +223,9 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     return parse_config(content, source=str(path), folder=path.parent)
 
 
-def parse_config(content: Mapping[str, Any], *, source: str = "configuration", folder: Path | None = None) -> TrainConfig:
+def parse_config(
+    content: Mapping[str, Any], *, source: str = "configuration", folder: Path | None = None
+) -> TrainConfig:
     """Check settings given as plain data; ``folder`` is what relative data paths start from (default: here)."""
     try:
         config = TrainConfig.model_validate(content)

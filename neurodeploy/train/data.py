@@ -62,7 +62,7 @@ def load_data(config: DigitsData | NpzData) -> TrainData:
 def batches(
     data: TrainData, which: EventDataset, order: NDArray[np.int64], batch_size: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Rasters float32 ``[B * T, C, H, W]`` and labels int64 ``[B]``, in the given order; the last batch may be smaller."""
+    """Rasters float32 ``[B * T, C, H, W]`` and labels int64 ``[B]`` in the given order; the last may be smaller."""
     for start in range(0, order.size, batch_size):
         chosen = order[start : start + batch_size]
         raster = dataset_to_raster(which, chosen, dt_us=data.dt_us, n_time_steps=data.n_time_steps)
@@ -70,5 +70,5 @@ def batches(
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Return the order of the recordings in an epoch: a function of (seed, epoch) alone, so that a resumed run repeats it."""
+    """Return the order of an epoch's recordings: a function of (seed, epoch), so that a resumed run repeats it."""
     return np.random.default_rng([seed, epoch]).permutation(n)

@@ -61,20 +61,20 @@ class TrainResult:
 def train(config: TrainConfig, out_dir: str | Path, *, resume: bool = False, quiet: bool = False) -> TrainResult:
     """Train a network on event recordings.
 
-    The order of the recordings and every random number derive from ``(config.seed, epoch)``, so a run that was killed and
-    resumed ends with the same weights, bit for bit, as one that was not (same machine, same ``threads``).
+    The order of the recordings and every random number derive from ``(config.seed, epoch)``, so a run that was killed
+    and resumed ends with the same weights, bit for bit, as one that was not (same machine, same ``threads``).
 
     Args:
         config: the settings (``load_config``).
         out_dir: run folder; written are ``train.yaml`` (resolved settings), ``run.json`` (seed, versions, hashes),
-            ``metrics.jsonl`` (one record per epoch), ``checkpoints/``, ``model.safetensors``, and ``test_events.npz`` when
-            the recordings are simulated.
+            ``metrics.jsonl`` (one record per epoch), ``checkpoints/``, ``model.safetensors``, and ``test_events.npz``
+            when the recordings are simulated.
         resume: continue from the newest checkpoint of ``out_dir``; a finished run is returned as it is.
         quiet: no progress on the terminal.
 
     Raises:
-        TrainError: ``out_dir`` holds a run already (without ``resume``), or one of other settings or data; or the loss is
-            no longer finite.
+        TrainError: ``out_dir`` holds a run already (without ``resume``), or one of other settings or data; or the loss
+            is no longer finite.
         ConfigError: the network does not fit the data.
         EventError: the data cannot be read.
     """
@@ -125,7 +125,7 @@ def train(config: TrainConfig, out_dir: str | Path, *, resume: bool = False, qui
 def evaluate(
     network: torch.nn.Module, data: TrainData, which: EventDataset, config: TrainConfig
 ) -> dict[str, float | dict[str, float]]:
-    """Loss, accuracy, firing rates (spikes per neuron and step) and synaptic operations per recording, without learning."""
+    """Loss, accuracy, rates (spikes per neuron and step) and synaptic operations per recording, without learning."""
     network.eval()
     tally = _Tally()
     with torch.no_grad(), Activity(network) as activity:
@@ -212,9 +212,7 @@ def _train_epoch(
     return tally.means()
 
 
-def _output_counts(
-    network: torch.nn.Module, activity: Activity, x: torch.Tensor, labels: torch.Tensor
-) -> torch.Tensor:
+def _output_counts(network: torch.nn.Module, activity: Activity, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Spikes of each output over the recording, ``[B, outputs]``."""
     activity.begin(x)
     counts: torch.Tensor = network(x).unflatten(0, (labels.numel(), -1)).sum(1)
@@ -263,7 +261,10 @@ def _seed(seed: int, stream: int) -> None:
 def _deterministic(config: TrainConfig) -> Iterator[None]:
     """Seeded generator, deterministic algorithms and the configured threads inside; the caller's settings after."""
     threads = torch.get_num_threads()
-    strict, warn_only = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    strict, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
     with torch.random.fork_rng(devices=[]):
         torch.set_num_threads(config.threads)
         torch.use_deterministic_algorithms(True)
@@ -287,9 +288,7 @@ def _save_checkpoint(
             older.unlink()
 
 
-def _restore(
-    path: Path, origin: Position, network: torch.nn.Module, optimizer: torch.optim.Optimizer
-) -> int:
+def _restore(path: Path, origin: Position, network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Load a checkpoint into network and optimizer; return the number of finished epochs."""
     tensors, position = load_tensors(path)
     for what, then, now in (
@@ -323,7 +322,7 @@ def _load_state(path: Path, network: torch.nn.Module, tensors: dict[str, torch.T
 
 
 def _read_metrics(path: Path, epochs: int) -> list[dict[str, Any]]:
-    """Records of the first ``epochs`` epochs; a half-written last line and records after the checkpoint are left out."""
+    """Records of the first ``epochs`` epochs, without a half-written last line or records after the checkpoint."""
     records = []
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     for line in lines:

@@ -17,9 +17,7 @@ def build_optimizer(network: torch.nn.Module, config: OptimizerConfig) -> torch.
         case "adamw":
             return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay)
         case "sgd":
-            return torch.optim.SGD(
-                parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-            )
+            return torch.optim.SGD(parameters, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
 
 
 def learning_rate(config: OptimizerConfig, step: int, n_steps: int) -> float:

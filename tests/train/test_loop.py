@@ -88,7 +88,7 @@ def test_load_trained_gives_the_same_network(finished):
 
 
 def test_activity_counts_spikes_and_synaptic_operations(finished):
-    config, result = finished
+    _, result = finished
     raster = torch.zeros(5, *SIZE)
     raster[0, 0, 2, 2] = 2.0
     from neurodeploy.train.activity import Activity

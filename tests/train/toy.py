@@ -62,9 +62,7 @@ class KilledAfter(torch.nn.Sequential):
         return super().forward(x)
 
 
-def mortal(
-    input_shape: tuple[int, int, int], n_time_steps: int, n_classes: int, features: int = 4
-) -> torch.nn.Module:
+def mortal(input_shape: tuple[int, int, int], n_time_steps: int, n_classes: int, features: int = 4) -> torch.nn.Module:
     channels, height, width = input_shape
     return KilledAfter(
         torch.nn.Conv2d(channels, features, 3, bias=False),
