@@ -23,7 +23,7 @@ def exists(choices):
     )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(CHOICES)
 def test_found_if_and_only_if_brute_force_finds_one(choices):
     found = match(choices)
@@ -33,7 +33,7 @@ def test_found_if_and_only_if_brute_force_finds_one(choices):
     assert (None not in found) == exists(choices)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(CHOICES)
 def test_the_matching_is_maximum(choices):
     size = sum(core is not None for core in match(choices))
@@ -41,7 +41,7 @@ def test_the_matching_is_maximum(choices):
     assert size == largest
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(CHOICES)
 def test_the_conflict_is_a_minimal_hall_violator(choices):
     found = match(choices)

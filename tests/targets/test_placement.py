@@ -94,10 +94,10 @@ def compare(input_shape, spec):
 
 
 def test_random_networks_go_where_sinabs_puts_them():
-    rng = np.random.default_rng(5)
-    placed = [compare(*random_network(rng)) for _ in range(20)]
+    rng = np.random.default_rng(11)
+    placed = [compare(*random_network(rng)) for _ in range(12)]
     # The comparison means something only when both answers occur.
-    assert 5 <= sum(placed) <= 18
+    assert 3 <= sum(placed) <= 11
 
 
 @pytest.mark.parametrize(("input_shape", "spec"), [(MNIST_INPUT, MNIST), (GESTURE_INPUT, GESTURE)])
