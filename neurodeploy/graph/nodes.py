@@ -141,6 +141,13 @@ class Conv2d(Node):
         c, h, w = _map_shape(name, self, inputs)
         _check_bias(name, self.weight, self.bias)
         out, per_group, ky, kx = self.weight.shape
+        if out % self.groups:
+            raise GraphError(
+                f"{name}: {out} output channels cannot be split into {self.groups} groups of equal size (shape of the "
+                f"weight {self.weight.shape}).",
+                remedy="use a number of channels that the groups divide.",
+                code="shape",
+            )
         if per_group * self.groups != c:
             raise GraphError(
                 f"{name}: the weight {self.weight.shape} with groups {self.groups} takes {per_group * self.groups} "

@@ -1,0 +1,145 @@
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from neurodeploy.errors import GraphError
+from neurodeploy.graph.graph import Graph
+from neurodeploy.graph.nodes import (
+    Add,
+    AvgPool2d,
+    BatchNorm2d,
+    Conv2d,
+    Flatten,
+    Input,
+    Linear,
+    Neuron,
+    Node,
+    Output,
+    SumPool2d,
+)
+
+ONE = np.array(1, np.float32)
+
+
+def zeros(*shape):
+    return np.zeros(shape, np.float32)
+
+
+def small() -> Graph:
+    nodes = {"out": Output(), "n": Neuron(ONE), "c": Conv2d(zeros(3, 2, 3, 3)), "in": Input((2, 8, 8))}
+    return Graph(nodes, (("in", "c"), ("c", "n"), ("n", "out")), ("first",))
+
+
+def refusal(code, nodes, edges):
+    with pytest.raises(GraphError) as info:
+        Graph(nodes, edges)
+    assert info.value.code == code, str(info.value)
+    assert info.value.remedy
+    return str(info.value)
+
+
+def test_nodes_are_in_topological_order_with_their_shapes():
+    graph = small()
+    assert list(graph.nodes) == ["in", "c", "n", "out"]
+    assert dict(graph.shapes) == {"in": (2, 8, 8), "c": (3, 6, 6), "n": (3, 6, 6), "out": (3, 6, 6)}
+    assert graph.input_shape() == (2, 8, 8)
+    assert graph.predecessors("n") == ("c",)
+    assert graph.successors("n") == ("out",)
+
+
+def test_changed_copies():
+    graph = small()
+    pooled = graph.with_nodes({"n": SumPool2d((2, 2), (2, 2))}, notes=["second"])
+    assert pooled.shapes["out"] == (3, 3, 3)
+    assert pooled.notes == ("first", "second")
+    assert graph.nodes["n"] == Neuron(ONE)
+    assert list(graph.without("n").nodes) == ["in", "c", "out"]
+    assert graph.without("n").edges == (("in", "c"), ("c", "out"))
+    with pytest.raises(TypeError):
+        graph.nodes["n"] = Neuron(ONE)  # type: ignore[index]
+
+
+def test_equality_is_by_value_and_type():
+    assert small() == small()
+    assert small() != small().with_nodes({"n": Neuron(np.array(2, np.float32))})
+    assert Neuron(ONE) != Neuron(np.array(1, np.float64))
+    assert Neuron(ONE) != Neuron(ONE, v_min=ONE)
+    assert SumPool2d((2, 2), (2, 2)) != AvgPool2d((2, 2), (2, 2))
+    assert Conv2d(zeros(1, 1, 1, 1)) == Conv2d(zeros(1, 1, 1, 1))
+
+
+def test_malformed_graphs_are_refused():
+    middle: dict[str, Node] = {"in": Input((4,)), "n": Neuron(ONE), "out": Output()}
+    good = (("in", "n"), ("n", "out"))
+    assert "missing" in refusal("edge", middle, (*good, ("n", "missing")))
+    assert "a, b" in refusal("cycle", {**middle, "a": Neuron(ONE), "b": Neuron(ONE)}, (*good, ("a", "b"), ("b", "a")))
+    assert "alone (Neuron)" in refusal("unconnected", {**middle, "alone": Neuron(ONE)}, (*good, ("in", "alone")))
+    refusal("no-output", {"in": Input((4,))}, ())
+    assert "Add" in refusal("fan-in", {**middle, "m": Input((4,))}, (*good, ("m", "n")))
+    refusal("fan-in", {**middle, "m": Input((4,))}, (*good, ("m", "in")))
+
+
+@pytest.mark.parametrize(
+    ("shape", "node", "word"),
+    [
+        ((4,), Conv2d(zeros(1, 2, 1, 1)), "map"),
+        ((3, 8, 8), Conv2d(zeros(1, 2, 1, 1)), "takes 2 channels"),
+        ((2, 8, 8), Conv2d(zeros(1, 2, 9, 9)), "larger than its input"),
+        ((2, 8, 8), Conv2d(zeros(3, 2, 1, 1), zeros(2)), "bias"),
+        ((2, 8, 8), Conv2d(zeros(3, 1, 1, 1), groups=2), "groups"),
+        ((2, 8, 8), Linear(zeros(4, 8)), "Flatten"),
+        ((4,), Linear(zeros(2, 4), zeros(3)), "bias"),
+        ((4,), SumPool2d((2, 2), (2, 2)), "map"),
+        ((2, 1, 8), SumPool2d((2, 2), (2, 2)), "larger than its input"),
+        ((2, 8, 8), BatchNorm2d(zeros(3), zeros(3), zeros(3), zeros(3)), "3 channels"),
+        ((2, 8, 8), Neuron(zeros(2, 8)), "threshold has shape (2, 8)"),
+        ((2, 8, 8), Neuron(ONE, decay=zeros(3)), "decay"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(shape, node, word):
+    message = refusal("shape", {"in": Input(shape), "x": node, "out": Output()}, (("in", "x"), ("x", "out")))
+    assert message.startswith("x: ")
+    assert word in message
+
+
+def test_branches_of_different_shapes_are_refused():
+    nodes = {"in": Input((2, 4, 4)), "p": SumPool2d((2, 2), (2, 2)), "add": Add(), "out": Output()}
+    refusal("shape", nodes, (("in", "p"), ("in", "add"), ("p", "add"), ("add", "out")))
+
+
+def test_several_inputs():
+    nodes = {"a": Input((4,)), "b": Input((4,)), "add": Add(), "out": Output()}
+    graph = Graph(nodes, (("a", "add"), ("b", "add"), ("add", "out")))
+    with pytest.raises(GraphError, match="a, b"):
+        graph.input_shape()
+
+
+size = st.integers(1, 3)
+pair = st.tuples(size, size)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    shape=st.tuples(st.sampled_from([2, 4]), st.integers(1, 9), st.integers(1, 9)),
+    kernel=pair,
+    stride=pair,
+    padding=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    dilation=pair,
+    groups=st.sampled_from([1, 2]),
+)
+def test_shapes_are_those_of_torch(shape, kernel, stride, padding, dilation, groups):
+    torch = pytest.importorskip("torch")
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    assume(all(n + 2 * p >= r for n, p, r in zip(shape[1:], padding, reach, strict=True)))
+    weight = zeros(6, shape[0] // groups, *kernel)
+    x = torch.zeros(1, *shape)
+    conv = Conv2d(weight, zeros(6), stride, padding, dilation, groups)
+    expected = torch.nn.functional.conv2d(x, torch.tensor(weight), None, stride, padding, dilation, groups)
+    assert conv.output_shape("c", [shape]) == tuple(expected.shape[1:])
+    if all(2 * p <= k for p, k in zip(padding, kernel, strict=True)):
+        window = tuple(map(int, kernel))
+        if all(n + 2 * p >= k for n, p, k in zip(shape[1:], padding, kernel, strict=True)):
+            pooled = torch.nn.functional.avg_pool2d(x, window, stride, padding)
+            assert AvgPool2d(window, stride, padding).output_shape("p", [shape]) == tuple(pooled.shape[1:])
+    assert Flatten().output_shape("f", [shape]) == (int(np.prod(shape)),)
