@@ -11,7 +11,7 @@ from neurodeploy.errors import ProgramError, QuantizeError
 from neurodeploy.files import read_json, write_json
 from neurodeploy.graph.file import load_graph, save_graph
 from neurodeploy.graph.graph import Graph, Pass
-from neurodeploy.graph.nodes import Add, Conv2d, Input, Neuron, Node, Output, SumPool2d
+from neurodeploy.graph.nodes import Add, Conv2d, Input, Linear, Neuron, Node, Output, SumPool2d
 from neurodeploy.quantize.folding import fold_average_pool, fold_batch_norm, fold_input_gain
 from neurodeploy.quantize.layer import LayerQuantization, QuantizationSpec, quantize_layer
 from neurodeploy.quantize.linear_to_conv import linear_to_conv
@@ -101,6 +101,13 @@ def quantize(
         QuantizeError: the network cannot be expressed in integers; the message names the layer and the remedy.
     """
     spec = QuantizationSpec() if spec is None else spec
+    for name, node in graph.nodes.items():
+        if isinstance(node, Conv2d | Linear) and node.weight.dtype.kind != "f":
+            raise QuantizeError(
+                f"{name}: its weights are {node.weight.dtype} already.",
+                remedy="quantize the float network.",
+                code="integers",
+            )
     graph = _with_v_min(graph, v_min)
     for step in PASSES:
         graph = step(graph)

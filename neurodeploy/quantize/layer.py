@@ -47,7 +47,7 @@ class LayerQuantization:
         dead_outputs: output channels without a weight above 0 and without a bias above 0; they never fire.
         within_threshold: whether no weight exceeds the threshold, no bias is positive and no potential starts at the
             threshold or above; then one spike per event and neuron is all there can be.
-        warnings: in words.
+        warnings: in words, with the layer's name.
     """
 
     layer: str
@@ -183,7 +183,9 @@ def quantize_layer(
         within_threshold=bool(weight.max() <= threshold_integer and not positive_bias and starts_below),
         warnings=(),
     )
-    outcome = replace(outcome, warnings=tuple(_warnings(outcome, bias, starts_below)))
+    outcome = replace(
+        outcome, warnings=tuple(f"{layer_name}: {text}" for text in _warnings(outcome, bias, starts_below))
+    )
     quantized_neuron = replace(neuron, threshold=threshold_integer, v_min=v_min_integer, initial_v=initial_v)
     return replace(layer, weight=weight, bias=bias), quantized_neuron, outcome
 

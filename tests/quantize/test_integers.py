@@ -175,6 +175,10 @@ def test_report_and_warnings():
     assert quantize(network(weight=[[[[1, 0.001], [0, 0]]]])).layers["n0"].zeroed_weights == 0.5
 
 
+def test_an_integer_network_is_refused():
+    assert "n0" in refusal(quantize(network()).graph, "integers")
+
+
 def test_wider_integers():
     result = quantize(network(bias=[-3, 0.5]), QuantizationSpec(weight_bits=8, bias_bits=16))
     assert result.layers["n0"].limited_by == "weight"
