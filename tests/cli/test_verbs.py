@@ -1,0 +1,126 @@
+"""The verbs one after another on a small network, as a user types them."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import yaml
+
+from neurodeploy.cli import VERBS
+from neurodeploy.events.dataset import save_npz
+from neurodeploy.graph.file import save_graph
+
+
+@pytest.fixture
+def run_folder(tmp_path, cli, small_graph, recordings):
+    save_graph(small_graph, tmp_path / "model.safetensors")
+    save_npz(tmp_path / "data.npz", recordings)
+    assert cli("compile", tmp_path / "model.safetensors", "-o", tmp_path / "run").code == 0
+    return tmp_path / "run"
+
+
+def test_compile_prints_every_step_and_writes_the_program(tmp_path, cli, small_graph):
+    save_graph(small_graph, tmp_path / "model.safetensors")
+    result = cli("compile", tmp_path / "model.safetensors", "-o", tmp_path / "run", "-v")
+    assert result.code == 0
+    for step in ("fold_batch_norm", "linear_to_conv", "fold_average_pool", "quantize", "map", "lower"):
+        assert re.search(rf"\d+\. {step}: \w", result.out), step
+    written = {path.name for path in (tmp_path / "run").iterdir()}
+    files = {"graph.safetensors", "quantized.safetensors", "quantize.json", "mapping.json", "program.json", "compile.yaml"}
+    assert written == files
+
+
+def test_the_resolved_options_reproduce_the_run(tmp_path, cli, run_folder):
+    resolved = yaml.safe_load((run_folder / "compile.yaml").read_text())
+    assert resolved["target"] == "speck2f"
+    again = cli("compile", "--config", run_folder / "compile.yaml", "-o", tmp_path / "again")
+    assert again.code == 0
+    assert (tmp_path / "again" / "program.json").read_bytes() == (run_folder / "program.json").read_bytes()
+
+
+def test_flags_override_the_yaml_file(tmp_path, cli, small_graph):
+    save_graph(small_graph, tmp_path / "model.safetensors")
+    options = {"model": str(tmp_path / "model.safetensors"), "target": "speck2f", "out": str(tmp_path / "a")}
+    (tmp_path / "options.yaml").write_text(yaml.safe_dump(options))
+    result = cli("compile", "--config", tmp_path / "options.yaml", "--target", "speck2e", "--json")
+    assert result.json["target"] == "speck2e"
+
+
+def test_quantize_map_and_check_run_alone(tmp_path, cli, small_graph):
+    save_graph(small_graph, tmp_path / "model.safetensors")
+    model = tmp_path / "model.safetensors"
+    assert cli("quantize", model, "-o", tmp_path / "q", "--json").json["layers"][0]["layer"] == "n0"
+    assert cli("map", model, "-o", tmp_path / "m", "--layer2core-map", "4,2", "--json").json["layers"][0]["core"] == 4
+    assert cli("check", model, "--json").json["fits"] is True
+
+
+def test_emulate_validate_and_report(cli, run_folder):
+    data = run_folder.parent / "data.npz"
+    result = cli("emulate", run_folder, "--events", data, "--index", 1, "-o", run_folder / "spikes", "--json").json
+    assert result["events"] == 300
+    assert result["label"] == 1
+    with np.load(run_folder / "spikes.npz") as spikes:
+        assert len(spikes["spikes"]) == result["stats"]["spikes"] > 0
+    validation = cli("validate", run_folder, "--data", data, "--v-min", "lowest", "--json").json
+    assert set(validation["runs"]) == {
+        "float",
+        "quantized",
+        "time_stepped",
+        "event_driven",
+        "event_driven[v_min=lowest]",
+    }
+    assert json.loads((run_folder / "validation.json").read_text()) == validation
+    assert len((run_folder / "per_sample.csv").read_text().splitlines()) == 7
+    assert cli("report", run_folder).code == 0
+    page = (run_folder / "report.html").read_text()
+    assert all(layer in page for layer in ("n0", "n4"))
+    assert "data:image/png;base64," in page
+    assert "http" not in re.sub(r"http://www.w3.org\S*", "", page), "the page must be self-contained"
+
+
+def test_a_report_needs_no_validation(cli, run_folder):
+    assert cli("report", run_folder).code == 0
+    assert "Accuracy" not in (run_folder / "report.html").read_text()
+
+
+def test_a_failed_check_is_exit_code_1(cli, run_folder):
+    data = run_folder.parent / "data.npz"
+    result = cli("validate", run_folder, "--data", data, "--runs", "event_driven", "--min-accuracy", 1)
+    assert result.code == 1
+    assert "min-accuracy" in result.err
+    assert (run_folder / "validation.json").is_file(), "the results of a failed check are kept"
+
+
+def test_validation_does_not_depend_on_threads(cli, run_folder):
+    data = run_folder.parent / "data.npz"
+    one = cli("validate", run_folder, "--data", data, "--threads", 1, "--json").out
+    two = cli("validate", run_folder, "--data", data, "--threads", 2, "--json").out
+    assert one == two
+
+
+def test_targets_and_doctor(cli):
+    assert {target["name"] for target in cli("targets", "--json").json["targets"]} >= {"speck2e", "speck2f"}
+    chip = cli("targets", "speck2f", "--json").json
+    assert len(chip["chip"]["cores"]["memories"]) == 9
+    assert "speck2f" in cli("doctor", "--json").json["targets"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb, cli):
+    result = cli(verb, "--help")
+    assert result.code == 0
+    assert "--json" in result.out
+
+
+def test_help_answers_at_once():
+    def seconds():
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "neurodeploy", "--help"], check=True, capture_output=True)
+        return time.perf_counter() - start
+
+    # The best of three: the machine may be busy, and half a second is the promise for one that is not.
+    assert min(seconds() for _ in range(3)) < 0.5
