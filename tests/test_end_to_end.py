@@ -121,7 +121,8 @@ def test_a_deployment_survives_the_disk(tmp_path: Path) -> None:
     after = nd.open(tmp_path)
     events = np.zeros(200, [("x", "i4"), ("y", "i4"), ("t", "i8"), ("p", "i4")])
     rng = np.random.default_rng(0)
-    events["x"], events["y"], events["p"] = rng.integers(0, 10, (2, 200)).tolist() + [rng.integers(0, 2, 200)]
+    events["x"], events["y"] = rng.integers(0, 10, (2, 200))
+    events["p"] = rng.integers(0, 2, 200)
     events["t"] = np.arange(200) * 10
     first, second = before.emulate(events), after.emulate(events)
     assert np.array_equal(first.spikes, second.spikes)

@@ -26,16 +26,17 @@ class Options(BaseModel):
 O = TypeVar("O", bound=Options)  # noqa: E741
 
 
-def verb(options: type[O]) -> Callable[[Callable[[O], dict[str, Any]]], click.Command]:
+def verb(options: type[O], *, config_flag: bool = True) -> Callable[[Callable[[O], dict[str, Any]]], click.Command]:
     """Make a click command of ``function(options) -> result``.
 
     The command takes ``--config FILE.yaml`` (fields of ``options``) with flags on top. ``result`` is JSON-ready; with
-    ``--json`` it is what the command prints, and nothing else goes to standard output.
+    ``--json`` it is what the command prints, and nothing else goes to standard output. ``config_flag=False`` leaves out
+    ``--config``, for a verb whose argument is a YAML file of its own.
     """
 
     def decorate(function: Callable[[O], dict[str, Any]]) -> click.Command:
         @functools.wraps(function)
-        def run(config: Path | None, json: bool, **flags: Any) -> None:
+        def run(json: bool, config: Path | None = None, **flags: Any) -> None:
             given = {name: value for name, value in flags.items() if value not in (None, ())}
             resolved = resolve(options, config, given)
             from neurodeploy.cli.output import machine_readable
@@ -48,11 +49,9 @@ def verb(options: type[O]) -> Callable[[Callable[[O], dict[str, Any]]], click.Co
         parameters: list[click.Parameter] = []
         for position, (name, field) in enumerate(options.model_fields.items()):
             parameters.append(_argument(name) if position == 0 else _option(name, field))
-        parameters.append(
-            click.Option(
-                ["--config"], type=click.Path(path_type=Path), help="YAML file with these options; flags override it."
-            )
-        )
+        if config_flag:
+            text = "YAML file with these options; flags override it."
+            parameters.append(click.Option(["--config"], type=click.Path(path_type=Path), help=text))
         parameters.append(click.Option(["--json"], is_flag=True, help="Print the result as JSON on standard output."))
         first = next(iter(options.model_fields.values()))
         name = function.__module__.rsplit(".", 1)[1].removesuffix("_verb")

@@ -238,7 +238,7 @@ def read_recording_npz(path: str | Path, *, sensor_size: tuple[int, int, int] | 
     if "offsets" in arrays:
         raise EventError(
             f"{path}: holds a data set of {max(arrays['offsets'].size - 1, 0)} recordings, not a single one.",
-            remedy="open it with neurodeploy.events.load_npz and index the recording you want.",
+            remedy="choose one of them: --index N, or neurodeploy.events.load_npz(path)[N].",
             code="npz-dataset",
         )
     size = _stored_sensor_size(path, arrays, sensor_size)

@@ -1,8 +1,10 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
-from neurodeploy.events.dataset import EventDataset
 from neurodeploy.events.array import make_events
+from neurodeploy.events.dataset import EventDataset
 from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.nodes import Conv2d, Flatten, Input, Linear, Neuron, Output, SumPool2d
 from tests.cli.command_line import CommandLine
@@ -16,7 +18,7 @@ def cli(monkeypatch, capsys):
 def chain(*nodes, shape=(2, 12, 12)):
     names = ["input", *(f"n{index}" for index in range(len(nodes))), "output"]
     named = dict(zip(names, [Input(shape), *nodes, Output()], strict=True))
-    return Graph(named, tuple(zip(names, names[1:], strict=False)))
+    return Graph(named, tuple(pairwise(names)))
 
 
 def neuron(threshold=1.0, v_min=-1.0):

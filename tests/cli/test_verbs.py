@@ -30,7 +30,14 @@ def test_compile_prints_every_step_and_writes_the_program(tmp_path, cli, small_g
     for step in ("fold_batch_norm", "linear_to_conv", "fold_average_pool", "quantize", "map", "lower"):
         assert re.search(rf"\d+\. {step}: \w", result.out), step
     written = {path.name for path in (tmp_path / "run").iterdir()}
-    files = {"graph.safetensors", "quantized.safetensors", "quantize.json", "mapping.json", "program.json", "compile.yaml"}
+    files = {
+        "graph.safetensors",
+        "quantized.safetensors",
+        "quantize.json",
+        "mapping.json",
+        "program.json",
+        "compile.yaml",
+    }
     assert written == files
 
 

@@ -1,0 +1,63 @@
+"""``neurodeploy train``."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field
+
+from neurodeploy.cli.output import say
+from neurodeploy.cli.verb import Options, verb
+from neurodeploy.deployment import GRAPH_FILE
+from neurodeploy.errors import ConfigError, TrainError
+from neurodeploy.graph.file import save_graph
+
+
+class TrainOptions(Options):
+    """Options of ``neurodeploy train``."""
+
+    settings: Path = Field(description="YAML file that describes data, network and training.")
+    out: Path = Field(Path("runs/train"), description="run folder to write.", json_schema_extra={"short": "-o"})
+    set: tuple[str, ...] = Field(
+        (), description="change a setting: --set epochs=3 --set optimizer.lr=0.01; may be repeated."
+    )
+    resume: bool = Field(False, description="continue from the newest checkpoint in the run folder.")
+
+
+@verb(TrainOptions, config_flag=False)
+def command(options: TrainOptions) -> dict[str, Any]:
+    """Train a network from a YAML file.
+
+    Writes model.safetensors, graph.safetensors (what compile takes), metrics.jsonl, run.json, checkpoints/, the
+    resolved train.yaml and, for simulated recordings, test_events.npz.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise TrainError(
+            "training needs torch, which is not installed.", remedy="pip install 'torch>=2.4'", code="torch-missing"
+        ) from error
+    from neurodeploy.graph.torch_reader import trace
+    from neurodeploy.train.config import load_config
+    from neurodeploy.train.loop import train
+
+    config = load_config(options.settings, dict(map(_assignment, options.set)))
+    result = train(config, options.out, resume=options.resume)
+    sample = torch.zeros(result.data.n_time_steps, *result.data.test.sensor_size)
+    save_graph(trace(result.network, sample), options.out / GRAPH_FILE)
+    say(f"test accuracy {result.test_accuracy:.1%}; wrote {options.out / GRAPH_FILE}")
+    return {"out": str(options.out), "test_accuracy": result.test_accuracy, "metrics": result.metrics}
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(
+            f"--set {text}: is not of the form FIELD=VALUE.", remedy="write, for example, --set epochs=3", code="set"
+        )
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"--set {text}: {value!r} is not a YAML value.", remedy="quote it for the shell.", code="set"
+        ) from error
