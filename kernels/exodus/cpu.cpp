@@ -24,7 +24,7 @@
 namespace nd::exodus {
 namespace {
 
-constexpr std::int64_t block_columns = 512;
+constexpr std::int64_t block_columns = 128;
 constexpr std::int64_t streaming_bytes = 24 << 20;  // above this working set rows are written past the caches
 
 }  // namespace
@@ -75,64 +75,47 @@ ND_FORWARD(forward_none_single_f64, double, Reset::none, true)
 ND_FORWARD(forward_none_multi_f64, double, Reset::none, false)
 #undef ND_FORWARD
 
-// Spikes of saved potentials: [v >= threshold] or the count, exactly as the forward pass had them.
-template <class Real, bool single>
-inline __attribute__((always_inline)) void fire_block(std::int64_t n, const Real* __restrict v,
-                                                      const Real* __restrict threshold, Real limit,
-                                                      Real* __restrict spikes) {
+// Spikes of saved potentials, exactly as the forward pass had them, and the surrogate derivative.
+template <class Real, Surrogate kind, bool single>
+inline __attribute__((always_inline)) void linearise_block(std::int64_t n, const Real* __restrict v,
+                                                           const Real* __restrict threshold,
+                                                           const Real* __restrict rate, const Real* __restrict peak,
+                                                           Real inverse_width, Real scale, Real limit,
+                                                           Real* __restrict spikes, Real* __restrict gradient) {
     for (std::int64_t i = 0; i < n; ++i) {
         if constexpr (single) {
             spikes[i] = fire_single(v[i], threshold[i]);
         } else {
             spikes[i] = fire_multi(v[i], threshold[i], limit);
         }
-    }
-}
-
-template <class Real>
-using FireBlock = void (*)(std::int64_t, const Real*, const Real*, Real, Real*);
-
-#define ND_FIRE(NAME, REAL, SINGLE)                                                                                   \
-    ND_MULTIVERSION void NAME(std::int64_t n, const REAL* v, const REAL* threshold, REAL limit, REAL* spikes) {        \
-        fire_block<REAL, SINGLE>(n, v, threshold, limit, spikes);                                                      \
-    }
-ND_FIRE(fire_single_f32, float, true)
-ND_FIRE(fire_multi_f32, float, false)
-ND_FIRE(fire_single_f64, double, true)
-ND_FIRE(fire_multi_f64, double, false)
-#undef ND_FIRE
-
-template <class Real, Surrogate kind>
-inline __attribute__((always_inline)) void surrogate_block(std::int64_t n, const Real* __restrict v,
-                                                           const Real* __restrict threshold,
-                                                           const Real* __restrict rate, const Real* __restrict peak,
-                                                           Real inverse_width, Real scale, Real* __restrict gradient) {
-    for (std::int64_t i = 0; i < n; ++i) {
         gradient[i] = surrogate_gradient<kind>(v[i] - threshold[i], rate[i], peak[i], inverse_width, scale);
     }
 }
 
 template <class Real>
-using SurrogateBlock = void (*)(std::int64_t, const Real*, const Real*, const Real*, const Real*, Real, Real, Real*);
+using LineariseBlock = void (*)(std::int64_t, const Real*, const Real*, const Real*, const Real*, Real, Real, Real,
+                                Real*, Real*);
 
-#define ND_SURROGATE(NAME, REAL, KIND)                                                                                \
+#define ND_LINEARISE(NAME, REAL, KIND, SINGLE)                                                                        \
     ND_MULTIVERSION void NAME(std::int64_t n, const REAL* v, const REAL* threshold, const REAL* rate,                  \
-                              const REAL* peak, REAL inverse_width, REAL scale, REAL* gradient) {                      \
-        surrogate_block<REAL, KIND>(n, v, threshold, rate, peak, inverse_width, scale, gradient);                      \
+                              const REAL* peak, REAL inverse_width, REAL scale, REAL limit, REAL* spikes,              \
+                              REAL* gradient) {                                                                        \
+        linearise_block<REAL, KIND, SINGLE>(n, v, threshold, rate, peak, inverse_width, scale, limit, spikes,          \
+                                            gradient);                                                                 \
     }
-ND_SURROGATE(single_exponential_f32, float, Surrogate::single_exponential)
-ND_SURROGATE(periodic_exponential_f32, float, Surrogate::periodic_exponential)
-ND_SURROGATE(box_f32, float, Surrogate::box)
-ND_SURROGATE(sigmoid_f32, float, Surrogate::sigmoid)
-ND_SURROGATE(arctan_f32, float, Surrogate::arctan)
-ND_SURROGATE(heaviside_f32, float, Surrogate::heaviside)
-ND_SURROGATE(single_exponential_f64, double, Surrogate::single_exponential)
-ND_SURROGATE(periodic_exponential_f64, double, Surrogate::periodic_exponential)
-ND_SURROGATE(box_f64, double, Surrogate::box)
-ND_SURROGATE(sigmoid_f64, double, Surrogate::sigmoid)
-ND_SURROGATE(arctan_f64, double, Surrogate::arctan)
-ND_SURROGATE(heaviside_f64, double, Surrogate::heaviside)
-#undef ND_SURROGATE
+#define ND_LINEARISE_ALL(KIND)                                      \
+    ND_LINEARISE(KIND##_multi_f32, float, Surrogate::KIND, false)   \
+    ND_LINEARISE(KIND##_single_f32, float, Surrogate::KIND, true)   \
+    ND_LINEARISE(KIND##_multi_f64, double, Surrogate::KIND, false)  \
+    ND_LINEARISE(KIND##_single_f64, double, Surrogate::KIND, true)
+ND_LINEARISE_ALL(single_exponential)
+ND_LINEARISE_ALL(periodic_exponential)
+ND_LINEARISE_ALL(box)
+ND_LINEARISE_ALL(sigmoid)
+ND_LINEARISE_ALL(arctan)
+ND_LINEARISE_ALL(heaviside)
+#undef ND_LINEARISE_ALL
+#undef ND_LINEARISE
 
 // One row of the backward scan. `p` is the adjoint of the state after the step, `current` that of the input current. A
 // hard reset leaves 1 - min(spikes, most) of the potential: most is 1, or infinity for soft spikes.
@@ -173,7 +156,7 @@ inline __attribute__((always_inline)) void adjoint_block(ND_ADJOINT_ARGUMENTS(Re
             grad_gain[i] += static_cast<double>(masked) * static_cast<double>(x[i]);
         }
         grad_x[i] = gain[i] * masked;
-        current[i] = masked;
+        if constexpr (parameters) current[i] = masked;
         p[i] = decay[i] * masked;
     }
 }
@@ -215,9 +198,14 @@ struct Blocks<float> {
         {forward_zero_multi_f32, forward_zero_single_f32},
         {forward_none_multi_f32, forward_none_single_f32},
     };
-    static constexpr FireBlock<float> fire[2] = {fire_multi_f32, fire_single_f32};
-    static constexpr SurrogateBlock<float> surrogate[6] = {single_exponential_f32, periodic_exponential_f32, box_f32,
-                                                           sigmoid_f32,            arctan_f32,               heaviside_f32};
+    static constexpr LineariseBlock<float> linearise[6][2] = {
+        {single_exponential_multi_f32, single_exponential_single_f32},
+        {periodic_exponential_multi_f32, periodic_exponential_single_f32},
+        {box_multi_f32, box_single_f32},
+        {sigmoid_multi_f32, sigmoid_single_f32},
+        {arctan_multi_f32, arctan_single_f32},
+        {heaviside_multi_f32, heaviside_single_f32},
+    };
     static constexpr AdjointBlock<float> adjoint[3][2] = {
         {adjoint_subtract_f32, adjoint_subtract_parameters_f32},
         {adjoint_zero_f32, adjoint_zero_parameters_f32},
@@ -232,9 +220,14 @@ struct Blocks<double> {
         {forward_zero_multi_f64, forward_zero_single_f64},
         {forward_none_multi_f64, forward_none_single_f64},
     };
-    static constexpr FireBlock<double> fire[2] = {fire_multi_f64, fire_single_f64};
-    static constexpr SurrogateBlock<double> surrogate[6] = {single_exponential_f64, periodic_exponential_f64, box_f64,
-                                                            sigmoid_f64,            arctan_f64,               heaviside_f64};
+    static constexpr LineariseBlock<double> linearise[6][2] = {
+        {single_exponential_multi_f64, single_exponential_single_f64},
+        {periodic_exponential_multi_f64, periodic_exponential_single_f64},
+        {box_multi_f64, box_single_f64},
+        {sigmoid_multi_f64, sigmoid_single_f64},
+        {arctan_multi_f64, arctan_single_f64},
+        {heaviside_multi_f64, heaviside_single_f64},
+    };
     static constexpr AdjointBlock<double> adjoint[3][2] = {
         {adjoint_subtract_f64, adjoint_subtract_parameters_f64},
         {adjoint_zero_f64, adjoint_zero_parameters_f64},
@@ -262,6 +255,12 @@ struct Options {
 template <class Real>
 Real* address(std::uintptr_t value) {
     return reinterpret_cast<Real*>(value);
+}
+
+template <class Real>
+inline void prefetch_row(const Real* row, std::int64_t n) {
+    constexpr std::int64_t line = 64 / sizeof(Real);
+    for (std::int64_t i = 0; i < n; i += line) __builtin_prefetch(row + i);
 }
 
 // A parameter of one value for all neurons, or one per neuron. The single value is repeated over one block.
@@ -368,6 +367,7 @@ void forward(const Options& options, const ForwardArrays<Real>& arrays) {
                 const std::int64_t row = b * options.batch_stride() + t * options.step_stride() + first;
                 for (std::int64_t offset = 0; offset < width; offset += block_columns) {
                     const std::int64_t n = std::min(block_columns, width - offset);
+                    if (t + 1 < options.steps) prefetch_row(arrays.x + row + offset + options.step_stride(), n);
                     const bool keep_v = arrays.v != nullptr;
                     Real* v_out = keep_v && !streaming ? arrays.v + row + offset : v_block;
                     Real* spikes = streaming ? spike_block : arrays.spikes + row + offset;
@@ -480,8 +480,9 @@ void backward(const Options& options, const BackwardArrays<Real>& arrays) {
                     for (std::int64_t t = start; t < end; ++t) {
                         const Real* x = arrays.x + row0 + t * options.step_stride();
                         for (std::int64_t offset = 0; offset < width; offset += block_columns) {
-                            step_block(options, parameters, unit, first + offset,
-                                       std::min(block_columns, width - offset), x + offset, running + offset,
+                            const std::int64_t n = std::min(block_columns, width - offset);
+                            if (t + 1 < end) prefetch_row(x + offset + options.step_stride(), n);
+                            step_block(options, parameters, unit, first + offset, n, x + offset, running + offset,
                                        recomputed + (t - start) * tiling.columns + offset, spike_block);
                         }
                     }
@@ -493,18 +494,22 @@ void backward(const Options& options, const BackwardArrays<Real>& arrays) {
                         const std::int64_t column = first + offset;
                         const Real* v =
                             recompute ? recomputed + (t - start) * tiling.columns + offset : arrays.v + row + offset;
+                        if (t > 0) {  // processors prefetch badly backwards
+                            const std::int64_t next = row + offset - options.step_stride();
+                            prefetch_row(arrays.grad_spikes + next, n);
+                            if (!recompute) prefetch_row(arrays.v + next, n);
+                        }
                         const Real* threshold = parameters.threshold.at(column);
+                        Blocks<Real>::linearise[options.surrogate][options.max_spikes == 1](
+                            n, v, threshold, rate.at(column), peak.at(column), inverse_width, scale, limit, spike_block,
+                            surrogate_row);
                         if (options.soft) {
                             const Real* units = unit.at(column);
                             for (std::int64_t i = 0; i < n; ++i) {
                                 spike_block[i] = static_cast<Real>(surrogate_primitive(
                                     kind, v[i] - threshold[i], units[i], options.width, options.scale));
                             }
-                        } else {
-                            Blocks<Real>::fire[options.max_spikes == 1](n, v, threshold, limit, spike_block);
                         }
-                        Blocks<Real>::surrogate[options.surrogate](n, v, threshold, rate.at(column), peak.at(column),
-                                                                   inverse_width, scale, surrogate_row);
                         Real* grad_x = streaming ? grad_x_block : arrays.grad_x + row + offset;
                         double* sums[3] = {nullptr, nullptr, nullptr};
                         if (wants_parameters) {

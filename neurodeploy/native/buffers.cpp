@@ -1,6 +1,6 @@
 // Large buffers that are used again. Fresh memory costs a page fault per page, several times the kernel that fills it;
-// a buffer released by its last tensor is kept here for the next one. What the pool holds, used and free together, never
-// exceeds the largest amount that was ever in use at once.
+// a buffer released by its last tensor is kept here for the next one. What the pool holds, used and free together, stays
+// below one and a half times the largest amount that was ever in use at once.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/vector.h>
@@ -41,7 +41,7 @@ public:
             use(block.size);
             return block;
         }
-        while (!free_.empty() && used_bytes_ + free_bytes_ + size > peak_bytes_) drop(std::prev(free_.end()));
+        while (!free_.empty() && used_bytes_ + free_bytes_ + size > peak_bytes_ + peak_bytes_ / 2) drop(free_.begin());
         void* data = std::aligned_alloc(page, size);
         if (!data) throw std::bad_alloc();
 #if defined(__linux__)
