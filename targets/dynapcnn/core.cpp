@@ -77,6 +77,7 @@ struct Edge {
 struct Source {  // one core that feeds this one; two edges when both its destinations point here
     int core = 0;
     std::vector<Edge> edges;
+    bool lossless = false;  // one edge, along which nothing can fall outside
 };
 
 // A vector of neurons of which some fire.
@@ -104,7 +105,8 @@ struct Core {
     std::vector<Pending> pending;  // scratch of the vector functions
     size_t batch = 1;              // events that they take on before they emit spikes
 
-    std::vector<uint32_t> inbox;   // events to process, in order
+    std::vector<uint32_t> inbox;   // events to process, in order; size() is the capacity
+    size_t arrived = 0;            // number of events in it
     std::vector<uint32_t> spikes;  // spikes of this chunk, unpooled; size() is the capacity
     size_t fired = 0;              // number of spikes in it
     size_t most_per_event = 0;
@@ -490,8 +492,12 @@ public:
 
     void connect(int from, int to, int log2_pooling, int shift) {
         std::vector<Source>& sources = cores_[to].sources;
-        if (sources.empty() || sources.back().core != from) sources.push_back({from, {}});
+        if (sources.empty() || sources.back().core != from) sources.push_back({from, {}, false});
         sources.back().edges.push_back({shift, log2_pooling});
+        const Core &source = cores_[from], &core = cores_[to];
+        sources.back().lossless = sources.back().edges.size() == 1 && source.F + shift <= core.C &&
+                                  (source.out_h - 1) >> log2_pooling < core.H &&
+                                  (source.out_w - 1) >> log2_pooling < core.W;
         outgoing_.resize(cores_.size());
         outgoing_[from].push_back({to, {shift, log2_pooling}});
     }
@@ -610,9 +616,8 @@ private:
     void core_by_core() {
         for (size_t index = 0; index < cores_.size(); ++index) {
             Core& core = cores_[index];
-            gather(core, static_cast<int>(index));
-            const uint32_t* events = core.inbox.data();
-            const uint32_t* const end = events + core.inbox.size();
+            const uint32_t* events = gather(core, static_cast<int>(index));
+            const uint32_t* const end = events + core.arrived;
             if (core.leak)
                 for (uint32_t tag : ticked_) {
                     const uint32_t* upto = std::lower_bound(events, end, tag, [](uint32_t e, uint32_t t) { return (e & kTag) < t; });
@@ -631,9 +636,11 @@ private:
         const auto send = [&](size_t index, size_t from) {
             for (size_t i = from; i < cores_[index].fired; ++i)
                 for (const auto& [to, edge] : outgoing_[index]) {
-                    cores_[to].inbox.clear();
-                    forward(cores_[to], cores_[index].spikes[i], edge);
-                    if (!cores_[to].inbox.empty()) queue.emplace_back(to, cores_[to].inbox[0]);
+                    Core& core = cores_[to];
+                    core.inbox.resize(std::max<size_t>(core.inbox.size(), 1));
+                    core.arrived = 0;
+                    forward(core, cores_[index].spikes[i], edge);
+                    if (core.arrived) queue.emplace_back(to, core.inbox[0]);
                 }
         };
         for (uint32_t tag : ticked_)
@@ -652,31 +659,55 @@ private:
         }
     }
 
-    static bool accepts(const Core& core, uint32_t f, uint32_t y, uint32_t x) {
-        const bool inside = y < static_cast<uint32_t>(core.H) && x < static_cast<uint32_t>(core.W);
-        return f < static_cast<uint32_t>(core.C) && (inside || core.compute_outside);
+    // A spike as an event for `core`, which may lie outside its input map.
+    static uint32_t route(uint32_t spike, const Edge& edge) {
+        const uint32_t x = (spike & 127) >> edge.log2_pooling;
+        const uint32_t y = (spike >> edge.log2_pooling) & (127u >> edge.log2_pooling) << 7;
+        return (spike & (kTag | 1023u << 14)) | y | x;
     }
 
+    // Append a spike's event to the inbox, which has room for it.
     static void forward(Core& core, uint32_t spike, const Edge& edge) {
-        const uint32_t f = feature_of(spike) + edge.shift;
-        const uint32_t y = y_of(spike) >> edge.log2_pooling, x = x_of(spike) >> edge.log2_pooling;
-        if (accepts(core, f, y, x))
-            core.inbox.push_back((spike & kTag) | pack(f, y, x));
-        else
-            ++core.dropped;
+        const uint32_t event = route(spike, edge);
+        const uint32_t f = feature_of(event) + static_cast<uint32_t>(edge.shift);
+        const bool inside = y_of(event) < static_cast<uint32_t>(core.H) && x_of(event) < static_cast<uint32_t>(core.W);
+        const bool accepted = f < static_cast<uint32_t>(core.C) && (inside || core.compute_outside);
+        core.inbox[core.arrived] = (event & ~(1023u << 14)) | (f & 1023) << 14;
+        core.arrived += accepted;
+        core.dropped += !accepted;
     }
 
-    // Fill a core's inbox from the host and from the cores that feed it.
-    void gather(Core& core, int index) {
-        core.inbox.clear();
-        if (index == entry_) core.inbox = host_;
+    // Fill a core's inbox from the host and from the cores that feed it; returns its first event.
+    const uint32_t* gather(Core& core, int index) {
+        core.arrived = 0;
+        if (core.sources.empty() && index == entry_) {
+            core.arrived = host_.size();
+            return host_.data();
+        }
+        size_t most = host_.size();
+        for (const Source& source : core.sources) most += cores_[source.core].fired * source.edges.size();
+        if (core.inbox.size() < most) core.inbox.resize(2 * most);
+        if (index == entry_) {
+            std::copy(host_.begin(), host_.end(), core.inbox.begin());
+            core.arrived = host_.size();
+        }
         for (const Source& source : core.sources) {
             const Core& from = cores_[source.core];
-            for (size_t i = 0; i < from.fired; ++i)
-                for (const Edge& edge : source.edges) forward(core, from.spikes[i], edge);
+            if (source.lossless) {
+                const Edge edge = source.edges[0];
+                uint32_t* const out = core.inbox.data() + core.arrived;
+                const uint32_t shift = static_cast<uint32_t>(edge.shift) << 14;
+                for (size_t i = 0; i < from.fired; ++i) out[i] = route(from.spikes[i], edge) + shift;
+                core.arrived += from.fired;
+            } else {
+                for (size_t i = 0; i < from.fired; ++i)
+                    for (const Edge& edge : source.edges) forward(core, from.spikes[i], edge);
+            }
         }
         if (core.sources.size() + (index == entry_) > 1)
-            std::stable_sort(core.inbox.begin(), core.inbox.end(), [](uint32_t a, uint32_t b) { return tag_of(a) < tag_of(b); });
+            std::stable_sort(core.inbox.begin(), core.inbox.begin() + static_cast<ptrdiff_t>(core.arrived),
+                             [](uint32_t a, uint32_t b) { return tag_of(a) < tag_of(b); });
+        return core.inbox.data();
     }
 
     void process(Core& core, const uint32_t* events, size_t n) {
@@ -695,10 +726,12 @@ private:
     void keep(const std::vector<bool>& record) {
         for (Core& core : cores_) {
             core.total_spikes += core.fired;
-            for (size_t i = 0; i < core.fired; ++i) {
-                const uint32_t s = core.spikes[i];
-                ++core.counts[(static_cast<size_t>(feature_of(s)) * core.out_h + y_of(s)) * core.out_w + x_of(s)];
-            }
+            // Locals, because the counts might alias the core's fields.
+            const uint32_t width = core.out_w, area = core.out_h * core.out_w;
+            uint32_t* const counts = core.counts;
+            const uint32_t* const spikes = core.spikes.data();
+            for (size_t i = 0, n = core.fired; i < n; ++i)
+                ++counts[feature_of(spikes[i]) * area + y_of(spikes[i]) * width + x_of(spikes[i])];
         }
         std::vector<size_t> next(cores_.size(), 0);
         for (size_t step = 0; step < times_.size(); ++step)
