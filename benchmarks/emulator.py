@@ -157,7 +157,9 @@ def main() -> None:
     if NETWORK.exists() and RECORDINGS.exists():
         dataset = load_npz(RECORDINGS, sensor_size=(2, 34, 34))
         recordings = [events for events, _ in dataset]
-        notes.append(f"N-MNIST: {len(recordings)} recordings, {len(dataset.t) / len(recordings):.0f} input events each.")
+        notes.append(
+            f"N-MNIST: {len(recordings)} recordings, {len(dataset.t) / len(recordings):.0f} input events each."
+        )
         bounded = nd.compile(NETWORK, target="speck2f", v_min="-threshold").program
         free = nd.compile(NETWORK, target="speck2f").program
         shapes = " -> ".join("x".join(map(str, bounded.layer_shape(layer))) for layer in bounded.layers)

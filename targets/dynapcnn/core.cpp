@@ -39,6 +39,7 @@ namespace {
 constexpr int kMaxSide = 128;
 constexpr int kMaxSteps = 256;
 constexpr size_t kVector = 64;  // elements that a vector access may pass the end of an array by
+constexpr size_t kDenseMasks = 2048;  // vectors that a dense core updates before it emits spikes
 constexpr uint32_t kTag = 0xFF000000u;
 
 uint32_t pack(uint32_t f, uint32_t y, uint32_t x) { return f << 14 | y << 7 | x; }
@@ -102,6 +103,8 @@ struct Core {
     std::vector<uint32_t> lanes;  // address of each neuron of a run, relative to the first
     std::array<Reach, kMaxSide> rows, columns;
     std::vector<Source> sources;
+    int dense = 0;                 // vectors of a core whose neuron map is 1x1, or 0
+    std::vector<int16_t> nothing;  // weights of an event that reaches no neuron of such a core
     std::vector<Pending> pending;  // scratch of the vector functions
     size_t batch = 1;              // events that they take on before they emit spikes
 
@@ -213,6 +216,7 @@ struct Isa {
     }                                                                                                            \
     template <bool Hard, Mode mode>                                                                              \
     TARGET void events_##isa(Core& core, const uint32_t* events, size_t n) {                                     \
+        if (dense_##isa<Hard, mode>(core, events, n)) return;                                                    \
         uint64_t synops = 0;                                                                                     \
         for (size_t from = 0; from < n; from += core.batch) {                                                    \
             const size_t before = core.fired, upto = std::min(n, from + core.batch);                             \
@@ -249,13 +253,13 @@ ND_INLINE Pending* append(Pending* pending, uint32_t mask, uint32_t lane, uint32
     return pending + (mask != 0);
 }
 
-// 32 neurons; returns those that fire. Lanes outside `lanes` get weight 0, which changes nothing, so that storing
-// them back is harmless.
+// The rule for 32 neurons: updates `v`, returns those that fire. Lanes outside `lanes` come with weight 0, which changes
+// nothing, so that storing them back is harmless.
 template <bool Hard, Mode mode>
-ND_AVX512 ND_INLINE __mmask32 step_avx512(int16_t* state, __m512i w, __mmask32 lanes, __m512i high, __m512i low,
+ND_AVX512 ND_INLINE __mmask32 rule_avx512(__m512i& v, __m512i w, __mmask32 lanes, __m512i high, __m512i low,
                                           const Core& core, __mmask32 fires, uint64_t& saturated) {
-    const __m512i before = _mm512_loadu_si512(state);
-    __m512i v = _mm512_adds_epi16(before, w);
+    const __m512i before = v;
+    v = _mm512_adds_epi16(before, w);
     if (mode != kPlain) {
         const __m512i wrapped = _mm512_add_epi16(before, w);
         const __mmask32 outside = _mm512_cmpneq_epi16_mask(v, wrapped);
@@ -268,8 +272,28 @@ ND_AVX512 ND_INLINE __mmask32 step_avx512(int16_t* state, __m512i w, __mmask32 l
     __mmask32 fired = _mm512_cmpge_epi16_mask(v, high);
     if (mode == kGeneral) fired &= fires & (core.zero_touches ? lanes : _mm512_test_epi16_mask(w, w));
     v = Hard ? _mm512_mask_mov_epi16(v, fired, _mm512_setzero_si512()) : _mm512_mask_sub_epi16(v, fired, v, high);
+    return fired;
+}
+
+template <bool Hard, Mode mode>
+ND_AVX512 ND_INLINE __mmask32 step_avx512(int16_t* state, __m512i w, __mmask32 lanes, __m512i high, __m512i low,
+                                          const Core& core, __mmask32 fires, uint64_t& saturated) {
+    __m512i v = _mm512_loadu_si512(state);
+    const __mmask32 fired = rule_avx512<Hard, mode>(v, w, lanes, high, low, core, fires, saturated);
     _mm512_storeu_si512(state, v);
     return fired;
+}
+
+// Write the addresses of the firing neurons among 32; returns the end.
+ND_AVX512 ND_INLINE uint32_t* write_avx512(uint32_t* out, uint32_t fired, const uint32_t* addresses, uint32_t address) {
+    const __m512i base = _mm512_set1_epi32(static_cast<int>(address));
+    const __m512i first = _mm512_add_epi32(base, _mm512_loadu_si512(addresses));
+    const __m512i second = _mm512_add_epi32(base, _mm512_loadu_si512(addresses + 16));
+    const __mmask16 one = static_cast<__mmask16>(fired), two = static_cast<__mmask16>(fired >> 16);
+    _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(one, first));
+    out += __builtin_popcount(one);
+    _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(two, second));
+    return out + __builtin_popcount(two);
 }
 
 template <bool Hard, Mode mode>
@@ -300,17 +324,64 @@ ND_AVX512 void emit_avx512(Core& core, const Pending* end) {
     core.reserve(static_cast<size_t>(end - begin) * 32);
     uint32_t* out = core.spikes.data() + core.fired;
     const uint32_t* addresses = core.lanes.data();
-    for (const Pending* p = begin; p != end; ++p) {
-        const __m512i base = _mm512_set1_epi32(static_cast<int>(p->address));
-        const __m512i first = _mm512_add_epi32(base, _mm512_loadu_si512(addresses + p->lane));
-        const __m512i second = _mm512_add_epi32(base, _mm512_loadu_si512(addresses + p->lane + 16));
-        const __mmask16 one = static_cast<__mmask16>(p->mask), two = static_cast<__mmask16>(p->mask >> 16);
-        _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(one, first));
-        out += __builtin_popcount(one);
-        _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(two, second));
-        out += __builtin_popcount(two);
-    }
+    for (const Pending* p = begin; p != end; ++p) out = write_avx512(out, p->mask, addresses + p->lane, p->address);
     core.fired = static_cast<size_t>(out - core.spikes.data());
+}
+
+// A dense core: one neuron map of 1x1 and at most 32*V features, whose potentials stay in registers for a whole batch.
+template <bool Hard, Mode mode, int V>
+ND_AVX512 void dense_avx512(Core& core, const uint32_t* events, size_t n) {
+    const __m512i high = _mm512_set1_epi16(core.high), low = _mm512_set1_epi16(core.low);
+    __m512i v[V];
+    for (int j = 0; j < V; ++j) v[j] = _mm512_loadu_si512(core.state.data() + 32 * j);
+    uint32_t masks[kDenseMasks + 16], firing[kDenseMasks + 16];
+    uint64_t saturated = 0, synops = 0;
+    for (size_t from = 0; from < n; from += kDenseMasks / V) {
+        const size_t count = std::min(n - from, static_cast<size_t>(kDenseMasks / V));
+        for (size_t e = 0; e < count; ++e) {
+            const Patch patch = event_patch(core, events[from + e]);
+            const int touched = patch.rows * patch.run;
+            synops += static_cast<uint64_t>(touched);
+            const int16_t* const weights = touched ? patch.weights : core.nothing.data();
+            const __mmask32 lanes = touched ? ~0u : 0u;
+            for (int j = 0; j < V; ++j)
+                masks[e * V + j] = rule_avx512<Hard, mode>(v[j], _mm512_loadu_si512(weights + 32 * j), lanes, high, low, core,
+                                                           ~0u, saturated);
+        }
+        const size_t units = count * V;
+        _mm512_storeu_si512(masks + units, _mm512_setzero_si512());
+        const __m512i sixteen = _mm512_set1_epi32(16);
+        __m512i index = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        size_t found = 0;
+        for (size_t u = 0; u < units; u += 16, index = _mm512_add_epi32(index, sixteen)) {
+            const __m512i m = _mm512_loadu_si512(masks + u);
+            const __mmask16 any = _mm512_test_epi32_mask(m, m);
+            _mm512_storeu_si512(firing + found, _mm512_maskz_compress_epi32(any, index));
+            found += static_cast<unsigned>(__builtin_popcount(any));
+        }
+        core.reserve(found * 32);
+        uint32_t* out = core.spikes.data() + core.fired;
+        for (size_t i = 0; i < found; ++i) {
+            const uint32_t u = firing[i];
+            out = write_avx512(out, masks[u], core.lanes.data() + u % V * 32, events[from + u / V] & kTag);
+        }
+        core.fired = static_cast<size_t>(out - core.spikes.data());
+    }
+    for (int j = 0; j < V; ++j) _mm512_storeu_si512(core.state.data() + 32 * j, v[j]);
+    core.synops += synops;
+    core.saturated += saturated;
+}
+
+template <bool Hard, Mode mode>
+bool dense_avx512(Core& core, const uint32_t* events, size_t n) {
+    switch (core.dense) {
+        case 1: return dense_avx512<Hard, mode, 1>(core, events, n), true;
+        case 2: return dense_avx512<Hard, mode, 2>(core, events, n), true;
+        case 4: return dense_avx512<Hard, mode, 4>(core, events, n), true;
+        case 8: return dense_avx512<Hard, mode, 8>(core, events, n), true;
+        case 16: return dense_avx512<Hard, mode, 16>(core, events, n), true;
+        default: return false;
+    }
 }
 
 ND_VECTOR_FUNCTIONS(ND_AVX512, avx512)
@@ -381,6 +452,11 @@ ND_AVX2 void emit_avx2(Core& core, const Pending* end) {
         } while (fired);
     }
     core.fired = static_cast<size_t>(out - core.spikes.data());
+}
+
+template <bool, Mode>
+constexpr bool dense_avx2(Core&, const uint32_t*, size_t) {
+    return false;
 }
 
 ND_VECTOR_FUNCTIONS(ND_AVX2, avx2)
@@ -455,10 +531,17 @@ public:
 
         const int F = core.F, sy = stride[0], sx = stride[1];
         const int ky = (k + sy - 1) / sy, kx = (k + sx - 1) / sx;  // kernel rows and columns that one event can use
-        core.weight_row = kx * F;
+        // A dense core's weights are padded to whole vectors, 1, 2, 4, 8 or 16 of them.
+        if (core.out_h * core.out_w == 1 && F <= 512) {
+            core.dense = 1;
+            while (32 * core.dense < F) core.dense *= 2;
+        }
+        const int tap = core.dense ? 32 * core.dense : F;
+        core.nothing.assign(tap, 0);
+        core.weight_row = kx * tap;
         core.weight_channel = sy * sx * ky * core.weight_row;
         core.rows = reach(core.out_h, k, sy, padding[0], ky, core.direction, sx * ky * core.weight_row, core.weight_row, core.row, 1);
-        core.columns = reach(core.out_w, k, sx, padding[1], kx, core.direction, ky * core.weight_row, F, F, F);
+        core.columns = reach(core.out_w, k, sx, padding[1], kx, core.direction, ky * core.weight_row, tap, F, F);
         core.weights.assign(static_cast<size_t>(core.C) * core.weight_channel + kVector, 0);
         for (int f = 0; f < F; ++f)
             for (int c = 0; c < core.C; ++c)
@@ -467,10 +550,10 @@ public:
                         const int j = core.direction < 0 ? y / sy : ky - 1 - y / sy;
                         const int i = core.direction < 0 ? x / sx : kx - 1 - x / sx;
                         const size_t place = (((static_cast<size_t>(c) * sy + y % sy) * sx + x % sx) * ky + j) * kx + i;
-                        core.weights[place * F + f] = weights(f, c, y, x);
+                        core.weights[place * tap + f] = weights(f, c, y, x);
                     }
         const size_t neurons = static_cast<size_t>(core.out_h) * core.row;
-        core.initial.assign(neurons + kVector, 0);
+        core.initial.assign(std::max<size_t>(neurons, tap) + kVector, 0);
         for (int f = 0; f < F; ++f)
             for (int y = 0; y < core.out_h; ++y)
                 for (int x = 0; x < core.out_w; ++x) {
@@ -480,10 +563,10 @@ public:
                 }
         core.bias.assign(core.row + kVector, 0);
         for (int i = 0; i < core.row; ++i) core.bias[i] = leak ? biases(i % F) : 0;
-        core.lanes.assign(static_cast<size_t>(std::max(core.out_w, kx)) * F + kVector, 0);
+        core.lanes.assign(static_cast<size_t>(std::max(core.out_w, kx)) * tap + kVector, 0);
         for (size_t i = 0; i < core.lanes.size(); ++i)
             core.lanes[i] = (static_cast<uint32_t>(i % F) << 14) + static_cast<uint32_t>(core.direction * static_cast<int>(i / F));
-        core.most_per_event = static_cast<size_t>(ky) * core.weight_row;
+        core.most_per_event = static_cast<size_t>(ky) * kx * F;
         core.mode = mode_of(core);
         const size_t per_event = static_cast<size_t>(ky) * (core.weight_row / 16 + 1);
         core.batch = core.sort_by_feature ? 1 : std::max<size_t>(1, 2048 / per_event);
