@@ -149,21 +149,21 @@ def _pinned(choice: CoreChoice, items: Sequence[Item], cores: Sequence[Core]) ->
     """The user's choice as item name -> core number, checked."""
     names = [item.name for item in items]
     numbers = [core.number for core in cores]
-    if isinstance(choice, str):
-        if choice != "auto":
-            raise ConfigError(
-                f"layer2core_map is {choice!r}.",
-                remedy='use "auto", a list of core numbers, or a mapping from layer to core number.',
-                code="layer2core-map",
-            )
+    if choice == "auto":
         return {}
+    if not isinstance(choice, Sequence | Mapping) or isinstance(choice, str):
+        raise ConfigError(
+            f"layer2core_map is {choice!r}.",
+            remedy='use "auto", a list of core numbers, or a mapping from layer to core number.',
+            code="layer2core-map",
+        )
     if isinstance(choice, Mapping):
         pinned: dict[str, int] = {}
         for key, core in choice.items():
-            if isinstance(key, int) and not isinstance(key, bool) and 0 <= key < len(names):
+            if isinstance(key, str) and key in names:
+                pinned[key] = core
+            elif isinstance(key, int) and not isinstance(key, bool) and 0 <= key < len(names):
                 pinned[names[key]] = core
-            elif key in names:
-                pinned[str(key)] = core
             else:
                 raise ConfigError(
                     f"layer2core_map names the layer {key!r}, which does not exist.",
@@ -179,7 +179,8 @@ def _pinned(choice: CoreChoice, items: Sequence[Item], cores: Sequence[Core]) ->
             )
         pinned = dict(zip(names, choice, strict=True))
     for name, core in pinned.items():
-        if isinstance(core, bool) or core not in numbers:
+        # type, not isinstance: True, 3.0 and numpy's integers are equal to numbers, but do not belong in a file.
+        if type(core) is not int or core not in numbers:
             raise ConfigError(
                 f"layer2core_map gives {name} the core {core!r}, which does not exist.",
                 remedy=f"the cores are: {_listed(numbers)}.",

@@ -21,6 +21,8 @@ def lower(mapped: MappedNetwork, monitor_layers: Sequence[str] | None = None) ->
     """
     if monitor_layers is None:
         monitor_layers = [name for name, placed in mapped.layers.items() if placed.layer.is_output]
+    elif isinstance(monitor_layers, str):
+        monitor_layers = [monitor_layers]
     for name in monitor_layers:
         if name not in mapped.layers:
             raise ConfigError(

@@ -45,6 +45,21 @@ def _changes(layers: Mapping[str, CoreLayer], name: str, cores: Sequence[Core], 
     return found
 
 
+def _feeds(layers: Mapping[str, CoreLayer], layer: CoreLayer, output: Sequence[int]) -> bool:
+    """Whether a smaller map of ``layer`` is still large enough for the layers it feeds; linear layers take any map."""
+    for destination in layer.destinations:
+        other = layers.get(destination.layer)
+        for axis in (0, 1):
+            pooled = output[1 + axis] // destination.pooling[axis]
+            if pooled < 1:
+                return False
+            if other is None or other.conv.weight.shape[2:] == other.input_shape[1:]:
+                continue
+            if pooled + 2 * other.conv.padding[axis] < other.conv.weight.shape[2 + axis]:
+                return False
+    return True
+
+
 def _fits_with(layers: Mapping[str, CoreLayer], cores: Sequence[Core], changed: Mapping[str, dict[str, int]]) -> bool:
     return placeable([Item(name, changed.get(name) or needs(layer)) for name, layer in layers.items()], cores)
 
@@ -89,7 +104,7 @@ def _larger_stride(layers: Mapping[str, CoreLayer], name: str, cores: Sequence[C
             strided = replace(layer.conv, stride=(stride, stride))
             output = strided.output_shape(name, [layer.input_shape])
             changed = {name: {**needs(layer), "neuron": neuron_words((output[0], output[1], output[2]))}}
-            if min(output[1:]) > 1 and _fits_with(layers, cores, changed):
+            if _feeds(layers, layer, output) and _fits_with(layers, cores, changed):
                 return stride
     return None
 
@@ -107,5 +122,7 @@ def _pooled_input(layers: Mapping[str, CoreLayer], name: str, cores: Sequence[Co
         if min(h, w) // 2 + 2 * min(layer.conv.padding) < max(ky, kx):
             return False
         output = layer.conv.output_shape(name, [(c, h // 2, w // 2)])
+        if not _feeds(layers, layer, output):
+            return False
         changed = {**needs(layer), "neuron": neuron_words((output[0], output[1], output[2]))}
     return _fits_with(layers, cores, {name: changed})

@@ -113,6 +113,10 @@ def test_a_partial_choice_leaves_the_rest_free():
     ("choice", "text"),
     [
         ("best", "layer2core_map is 'best'"),
+        (None, "layer2core_map is None"),
+        (3, "layer2core_map is 3"),
+        ([0, 1.0], "gives y the core 1.0"),
+        ({True: 0}, "names the layer True"),
         ([0], "lists 1 cores for 2 layers"),
         ([0, 3], "gives y the core 3"),
         ([0, True], "gives y the core True"),

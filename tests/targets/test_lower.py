@@ -131,6 +131,7 @@ def test_monitored_layers_can_be_chosen():
     mapped = SPECK.family.map(branching(), SPECK.chip)
     program = SPECK.family.lower(mapped, monitor_layers=["a", "c"])
     assert {core.layer for core in program.cores if core.monitor_enable} == {"a", "c"}
+    assert SPECK.family.lower(mapped, monitor_layers="a").cores[0].monitor_enable
     with pytest.raises(ConfigError, match=r"monitor_layers names 'x'.*the layers are: a, b, c, f"):
         SPECK.family.lower(mapped, monitor_layers=["x"])
 
