@@ -47,7 +47,7 @@ def read_nir_file(path: Path) -> NirFile:
     try:
         with h5py.File(path, "r") as file:
             content = _content(file)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as error:
         raise GraphError(
             f"{path}: not a readable NIR file: {error}.",
             remedy="a NIR file is an HDF5 file written by nir.write; write or download it again.",
