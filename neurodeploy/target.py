@@ -244,11 +244,13 @@ def load_target(name: str, folder: Path = TARGETS) -> Target:
     """
     import pydantic
 
-    if name not in (names := target_names(folder)):
+    path = next((path for path in folder.glob("*/chip.yaml") if path.parent.name == name), None)
+    if path is None or _is_abstract(path):
         raise ConfigError(
-            f"there is no target {name!r}.", remedy=f"choose one of: {', '.join(names)}.", code="unknown-target"
+            f"there is no target {name!r}.",
+            remedy=f"choose one of: {', '.join(target_names(folder))}.",
+            code="unknown-target",
         )
-    path = folder / name / "chip.yaml"
     data = _read_yaml(path)
     family_name = data.get("family")
     if not isinstance(family_name, str) or not family_name.isidentifier():
@@ -300,7 +302,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        # libyaml's loader, where PyYAML has it, reads the same ten times faster.
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(
             f"{path} cannot be read: {error}.", remedy="correct the file or restore it.", code="chip-yaml"

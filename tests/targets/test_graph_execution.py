@@ -23,6 +23,7 @@ class GraphExecutor:
         self.graph = graph
         neurons = [name for name, node in graph.nodes.items() if isinstance(node, Neuron)]
         self.v = {name: np.zeros(graph.shapes[name], np.int64) for name in neurons}
+        self.changes: dict[tuple, np.ndarray] = {}
         self.counts = {name: np.zeros(graph.shapes[name], np.int64) for name in neurons}
 
     def run(self, events):
@@ -37,6 +38,16 @@ class GraphExecutor:
                             waiting[after].append(spike)
         return self.counts
 
+    def change(self, name, event):
+        """What one event at ``event`` adds to every neuron behind the convolution ``name``."""
+        conv = self.graph.nodes[name]
+        assert isinstance(conv, Conv2d)
+        frame = np.zeros(self.graph.shapes[self.graph.predecessors(name)[0]])
+        frame[event] = 1
+        weight = torch.tensor(conv.weight.astype(np.float64))
+        change = torch.nn.functional.conv2d(torch.tensor(frame), weight, None, conv.stride, conv.padding)
+        return change.numpy().astype(np.int64)
+
     def step(self, name: str, node: Node, event):
         """What leaves a node when ``event`` enters; a convolution passes the event on to its neurons unchanged."""
         if isinstance(node, SumPool2d):
@@ -46,16 +57,12 @@ class GraphExecutor:
             return [pooled] if pooled[1] < h and pooled[2] < w else []
         if not isinstance(node, Neuron):
             return [event]
-        (conv_name,) = self.graph.predecessors(name)
-        conv = self.graph.nodes[conv_name]
-        assert isinstance(conv, Conv2d)
-        frame = np.zeros(self.graph.shapes[self.graph.predecessors(conv_name)[0]])
-        frame[event] = 1
-        weight = torch.tensor(conv.weight.astype(np.float64))
-        change = torch.nn.functional.conv2d(torch.tensor(frame), weight, None, conv.stride, conv.padding).numpy()
+        if (name, event) not in self.changes:
+            self.changes[name, event] = self.change(self.graph.predecessors(name)[0], event)
+        change = self.changes[name, event]
         touched = change != 0
         v = self.v[name]
-        v[touched] = np.maximum(v[touched] + change[touched].astype(np.int64), int(node.v_min))
+        v[touched] = np.maximum(v[touched] + change[touched], int(node.v_min))
         fired = touched & (v >= int(node.threshold))
         v[fired] = 0 if node.reset == "zero" else v[fired] - int(node.threshold)
         self.counts[name] += fired
@@ -71,7 +78,7 @@ def random_graph(rng, branches):
 
     def layer(name, before, c, f, kernel, stride=(1, 1), padding=(0, 0)):
         weight = rng.integers(-60, 80, (f, c, kernel, kernel)).astype(np.int8)
-        threshold, v_min = np.array(rng.integers(60, 200), np.int16), np.array(rng.integers(-200, -1), np.int16)
+        threshold, v_min = np.array(rng.integers(40, 140), np.int16), np.array(rng.integers(-200, -1), np.int16)
         nodes[name] = Conv2d(weight, None, stride, padding)
         nodes[f"{name}_spike"] = Neuron(threshold, v_min, reset=str(rng.choice(["subtract", "zero"])))
         edges.extend([(before, name), (name, f"{name}_spike")])
