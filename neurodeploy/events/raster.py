@@ -42,8 +42,7 @@ def events_to_raster(
     steps = count_steps(int(events["t"][-1]) + 1 if events.size else 0, dt_us) if n_time_steps is None else n_time_steps
     _check_span(events["t"], dt_us, steps)
     cells = _cells(events["t"], events["p"], events["y"], events["x"], size, dt_us)
-    counts = np.bincount(cells, minlength=steps * int(np.prod(size)))
-    return _cast(counts, dtype).reshape(steps, *size)
+    return _count(cells, steps * int(np.prod(size)), dtype).reshape(steps, *size)
 
 
 def dataset_to_raster(
@@ -69,8 +68,8 @@ def dataset_to_raster(
     recording = np.repeat(np.arange(chosen.size), dataset.counts[chosen])
     per_recording = steps * int(np.prod(dataset.sensor_size))
     cells = recording * per_recording + _cells(t, p, y, x, dataset.sensor_size, dt_us)
-    counts = np.bincount(cells, minlength=chosen.size * per_recording)
-    return _cast(counts, dtype).reshape(chosen.size, steps, *dataset.sensor_size)
+    counts = _count(cells, chosen.size * per_recording, dtype)
+    return counts.reshape(chosen.size, steps, *dataset.sensor_size)
 
 
 def raster_to_events(raster: ArrayLike, *, dt_us: int) -> EventArray:
@@ -145,8 +144,14 @@ def _cells(
     return np.asarray((cells * height + y) * width + x, np.int64)
 
 
-def _cast(counts: NDArray[np.int64], dtype: DTypeLike) -> NDArray[Any]:
+def _count(cells: NDArray[np.int64], n_cells: int, dtype: DTypeLike) -> NDArray[Any]:
+    """How often each cell 0..n_cells-1 occurs."""
     kind = np.dtype(dtype)
+    if kind in (np.float32, np.float64):  # what training uses: no pass over an integer copy of the whole raster
+        raster = np.zeros(n_cells, kind)
+        np.add.at(raster, cells, kind.type(1))
+        return raster
+    counts = np.bincount(cells, minlength=n_cells)
     top = int(counts.max()) if counts.size else 0
     if kind.kind in "iu" and top > np.iinfo(kind).max:
         raise EventError(
