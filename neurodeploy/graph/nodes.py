@@ -55,6 +55,10 @@ class Node:
 
 
 def _only(name: str, node: Node, inputs: Sequence[Shape]) -> Shape:
+    if not inputs:
+        raise GraphError(
+            f"{name} ({node.kind}) has no input.", remedy="connect it to an Input or remove it.", code="unconnected"
+        )
     if len(inputs) != 1:
         raise GraphError(
             f"{name}: a {node.kind} takes exactly one input, it has {len(inputs)}.",

@@ -325,3 +325,36 @@ def test_values_that_need_more_than_float32_are_noted(path):
 
 def test_a_bias_of_the_wrong_length_is_refused(path):
     assert "bias" in refusal(write(path, conv(bias=np.ones(4, np.float32)), neurons()), "shape")
+
+
+@pytest.mark.parametrize(("tau", "scheme"), [(0.0, "zoh"), (-1.0, "exp_delta"), (0.0005, "euler")])
+def test_impossible_time_constants_are_refused(path, tau, scheme):
+    ones = np.ones((3, 8, 8), np.float32)
+    write(path, conv(), nir.LIF(tau=ones * tau, r=ones, v_leak=ones * 0, v_threshold=ones, v_reset=ones * 0))
+    assert "node 1" in refusal(path, "tau", dt_us=1000, scheme=scheme)
+
+
+def test_nested_graphs_with_several_inputs_are_refused(path):
+    block = nir.NIRGraph(
+        {name: nir.Input({"input": np.array([2, 8, 8])}) for name in "ab"}
+        | {"out": nir.Output({"output": np.array([2, 8, 8])})},
+        [("a", "out"), ("b", "out")],
+        type_check=False,
+    )
+    assert "graph 0 has 2 Input" in refusal(write(path, block), "nested-graph")
+
+
+@pytest.mark.parametrize("entry", ["node/nodes/0/type", "node/edges", "node/nodes/1/v_threshold", "node/nodes"])
+def test_files_with_parts_missing_are_refused(path, entry):
+    write(path, conv(), neurons())
+    with h5py.File(path, "r+") as file:
+        del file[entry]
+    refusal(path, "unconnected" if entry == "node/edges" else "malformed-file")
+
+
+def test_empty_parameters_are_refused(path):
+    write(path, conv(), neurons())
+    with h5py.File(path, "r+") as file:
+        del file["node/nodes/1/v_threshold"]
+        file["node/nodes/1/v_threshold"] = np.zeros(0, np.float32)
+    refusal(path, "malformed-file")

@@ -311,3 +311,9 @@ def test_unused_parts_do_not_matter():
     spiking = nn.Sequential(nn.Linear(8, 4), sinabs.layers.IAFSqueeze(batch_size=2))
     net = sinabs.network.Network(nn.Sequential(nn.Linear(8, 4), nn.ReLU()), spiking)
     assert list(trace(net, torch.zeros(6, 8)).nodes) == ["input", "spiking_model.0", "spiking_model.1", "output"]
+
+
+def test_a_module_that_cannot_be_copied_is_refused():
+    net = nn.Sequential(nn.Linear(8, 8))
+    net.activation = net(torch.zeros(2, 8))
+    assert "reset_states" in refusal(net, torch.zeros(2, 8), "copy")

@@ -233,3 +233,14 @@ def test_a_quantized_network_survives_the_disk(tmp_path):
     (tmp_path / "quantize.json").write_text('{"layers": [{}]}')
     with pytest.raises(ProgramError, match=r"quantize\.json"):
         load_quantized(tmp_path)
+
+
+def test_values_too_small_for_any_scale_are_refused():
+    assert "n0" in refusal(network(weight=WEIGHT * np.float32(1e-44), threshold=1e-44, v_min=None), "scale")
+
+
+def test_a_node_that_is_not_known_is_refused():
+    class Cube(Node):
+        kind = "Cube"
+
+    assert "n2: a Cube" in refusal(chain(Conv2d(WEIGHT), Neuron(f32(1)), Cube()), "unsupported-node")
