@@ -8,6 +8,7 @@ import importlib
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 
 from neurodeploy import buffers
 from neurodeploy.kernel import CHECKPOINT_EVERY, Arguments, Parameters, check_arguments
@@ -210,6 +211,7 @@ class Exodus(torch.autograd.Function):
         return (spikes, kept, final_state) if record_v else (spikes, final_state)
 
     @staticmethod
+    @once_differentiable  # a second derivative is refused instead of wrong
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Run the backward operator on the gradients of the outputs."""
         grad_spikes, grad_state = grads[0].contiguous(), grads[-1].contiguous()

@@ -228,6 +228,15 @@ def test_strided_gradients_are_taken(algorithm: Kernel) -> None:
     assert torch.equal(expanded, ones)
 
 
+def test_second_derivatives_are_refused(algorithm: Kernel) -> None:
+    x, values, state = case()
+    x.requires_grad_()
+    spikes = algorithm.apply(x, values, state, Neuron()).spikes
+    (grad,) = torch.autograd.grad(spikes.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="twice"):
+        grad.sum().backward()
+
+
 @pytest.mark.parametrize("memory", MEMORIES)
 def test_large_outputs_come_poisoned_and_leave_clean(algorithm: Kernel, memory: kernel.Memory) -> None:
     """Large outputs reuse pooled memory: with NaN left in it by the last user, every value has to be written."""
