@@ -86,7 +86,8 @@ def train(config: TrainConfig, out_dir: str | Path, *, resume: bool = False, qui
             remedy="continue it with resume (--resume), or choose another folder.",
             code="train-exists",
         )
-    with _deterministic(config):
+    with _deterministic(config), TrainProgress(config.epochs, quiet=quiet) as progress:
+        progress.say("preparing the recordings")
         data = load_data(config.data)
         network = build_network(
             config, input_shape=data.train.sensor_size, n_time_steps=data.n_time_steps, n_classes=data.n_classes
@@ -99,24 +100,25 @@ def train(config: TrainConfig, out_dir: str | Path, *, resume: bool = False, qui
             metrics = _read_metrics(run / METRICS, start)
         _write_run_files(run, config, data, origin)
         write_text(run / METRICS, "".join(canonical_json(record) + "\n" for record in metrics))
-        steps_per_epoch = -(-len(data.train) // config.batch_size)
-        with TrainProgress(config.epochs, steps_per_epoch, quiet=quiet) as progress:
-            for epoch in range(start, config.epochs):
-                began = time.perf_counter()
-                progress.begin_epoch(epoch + 1)
-                record = {"epoch": epoch + 1, **_train_epoch(config, data, network, optimizer, epoch, progress)}
-                record |= {f"test_{k}": v for k, v in evaluate(network, data, data.test, config).items()}
-                record["seconds"] = round(time.perf_counter() - began, 3)
-                metrics.append(record)
-                with (run / METRICS).open("a", encoding="utf-8") as file:
-                    file.write(canonical_json(record) + "\n")
-                finished = epoch + 1
-                if finished % config.checkpoint_every == 0 or finished == config.epochs:
-                    _save_checkpoint(run, finished, origin, network, optimizer)
-                progress.say(
-                    f"epoch {finished}/{config.epochs}  loss {record['loss']:.4f}  train {record['accuracy']:.2%}  "
-                    f"test {record['test_accuracy']:.2%}  {record['seconds']:.1f} s"
-                )
+        progress.say(
+            f"{len(data.train)} train and {len(data.test)} test recordings, {data.n_time_steps} steps of "
+            f"{data.dt_us / 1000:g} ms" + (f"; continuing after epoch {start}" if start else "")
+        )
+        for epoch in range(start, config.epochs):
+            began = time.perf_counter()
+            record = {"epoch": epoch + 1, **_train_epoch(config, data, network, optimizer, epoch, progress)}
+            record |= {f"test_{k}": v for k, v in evaluate(network, data, data.test, config).items()}
+            record["seconds"] = round(time.perf_counter() - began, 3)
+            metrics.append(record)
+            with (run / METRICS).open("a", encoding="utf-8") as file:
+                file.write(canonical_json(record) + "\n")
+            finished = epoch + 1
+            if finished % config.checkpoint_every == 0 or finished == config.epochs:
+                _save_checkpoint(run, finished, origin, network, optimizer)
+            progress.say(
+                f"epoch {finished}/{config.epochs}  loss {record['loss']:.4f}  train {record['accuracy']:.2%}  "
+                f"test {record['test_accuracy']:.2%}  {record['seconds']:.1f} s"
+            )
         final = Position(config.epochs, origin.config_sha256, origin.data_sha256)
         save_tensors(run / MODEL, network.state_dict(), final)
     return TrainResult(run, run / MODEL, network.eval(), data, metrics)
@@ -182,6 +184,7 @@ def _train_epoch(
     _seed(config.seed, epoch + 1)
     order = epoch_order(len(data.train), config.seed, epoch)
     steps_per_epoch = -(-len(data.train) // config.batch_size)
+    progress.begin_epoch(epoch + 1, steps_per_epoch)
     tally = _Tally()
     with Activity(network) as activity:
         for i, (x, labels) in enumerate(batches(data, data.train, order, config.batch_size)):

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 class TrainProgress:
     """Show batches and epochs on standard error (standard output stays free for results)."""
 
-    def __init__(self, epochs: int, batches: int, *, quiet: bool) -> None:
+    def __init__(self, epochs: int, *, quiet: bool) -> None:
         self._console = Console(stderr=True, quiet=quiet, highlight=False)
         self._epochs = epochs
         self._progress = Progress(
@@ -22,7 +22,7 @@ class TrainProgress:
             transient=True,
             disable=quiet or not self._console.is_terminal,
         )
-        self._task = self._progress.add_task("train", total=batches)
+        self._task = self._progress.add_task("preparing the recordings", total=None)
 
     def __enter__(self) -> "TrainProgress":
         self._progress.start()
@@ -37,9 +37,9 @@ class TrainProgress:
         """One line of text."""
         self._console.print(text)
 
-    def begin_epoch(self, epoch: int) -> None:
-        """Start the bar of epoch 1, 2, ... again."""
-        self._progress.reset(self._task, description=f"epoch {epoch}/{self._epochs}")
+    def begin_epoch(self, epoch: int, batches: int) -> None:
+        """Start the bar again for epoch 1, 2, ..."""
+        self._progress.reset(self._task, total=batches, description=f"epoch {epoch}/{self._epochs}")
 
     def batch(self) -> None:
         """One batch is done."""
