@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 _console = Console(highlight=False)
 if not _console.is_terminal:
@@ -36,7 +37,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
         numeric = bool(cells) and all(row[index][:1].isdigit() or row[index][:1] in ("-", "") for row in cells)
         drawn.add_column(column, justify="right" if numeric else "left")
     for row in cells:
-        drawn.add_row(*row)
+        drawn.add_row(*map(Text, row))
     _console.print(drawn)
 
 

@@ -1,5 +1,6 @@
 """``report.html``: one self-contained page about a run folder. Needs no torch and no vendor software."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from neurodeploy.files import read_json, write_text
 from neurodeploy.program_file import program_hash
 from neurodeploy.report import charts
 from neurodeploy.report.png import data_uri, raster_picture
+from neurodeploy.validation.validate import DESCRIPTIONS
 
-RASTER_SIZE = (120, 980)
+RASTER_SIZE = (110, 490)  # shown at twice the width, so that a single spike can be seen
 
 
 def write_report(folder: str | Path) -> Path:
@@ -43,7 +45,7 @@ def write_report(folder: str | Path) -> Path:
         network_svg=Markup(_network(deployment)),
         cores=_cores(deployment),
         quantization=_quantization(deployment),
-        **_validation(folder),
+        **_validation(folder, deployment.program.layers),
         raster=_raster(folder),
     )
     write_text(folder / "report.html", page)
@@ -90,15 +92,16 @@ def _quantization(deployment: Deployment) -> list[dict[str, str]]:
     ]
 
 
-def _validation(folder: Path) -> dict[str, Any]:
+def _validation(folder: Path, layers: Sequence[str]) -> dict[str, Any]:
     path = folder / "validation.json"
     if not path.is_file():
         return {"validation": None}
     result = read_json(path)
-    runs = result["runs"]
+    known = [name for name in DESCRIPTIONS if name in result["runs"]]
+    runs = {name: result["runs"][name] for name in [*known, *sorted(set(result["runs"]) - set(known))]}
     event_driven = runs["event_driven"]
-    layers = event_driven["layers"]
-    synops = {name: counters["synops"] / result["recordings"] for name, counters in event_driven["counters"].items()}
+    counters = event_driven["counters"]
+    synops = {name: counters[name]["synops"] / result["recordings"] for name in layers}
     loss = [("accuracy of the float network", runs["float"]["accuracy"])] if "float" in runs else []
     figures = [("accuracy, event by event", event_driven["accuracy"]), *loss]
     return {
@@ -122,17 +125,20 @@ def _validation(folder: Path) -> dict[str, Any]:
         "activity": [
             {
                 "layer": name,
-                "neurons": f"{layer['neurons']:,}",
+                "neurons": f"{event_driven['layers'][name]['neurons']:,}",
                 "means": [f"{run['layers'][name]['mean_spikes']:.3g}" for run in runs.values()],
-                "silent": f"{layer['silent']:.1%}",
+                "silent": f"{event_driven['layers'][name]['silent']:.1%}",
                 "synops": f"{synops[name]:,.0f}",
-                "dropped": f"{event_driven['counters'][name]['dropped']:,}",
+                "dropped": f"{counters[name]['dropped']:,}",
             }
-            for name, layer in layers.items()
+            for name in layers
         ],
         "histograms": [
-            {"layer": name, "svg": Markup(_histogram(layer["histogram"], result["histogram_edges"]))}
-            for name, layer in layers.items()
+            {
+                "layer": name,
+                "svg": Markup(_histogram(event_driven["layers"][name]["histogram"], result["histogram_edges"])),
+            }
+            for name in layers
         ],
     }
 
