@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from html import escape
 
 
-def bars(values: Sequence[float], labels: Sequence[str], *, width: int = 260, height: int = 90) -> str:
+def bars(values: Sequence[float], labels: Sequence[str], *, step: int = 27, height: int = 90) -> str:
     """Vertical bars with a label under each; the tallest fills the height."""
     top, foot = 4, 16
-    step = width / max(len(values), 1)
+    width = step * max(len(values), 1)
     peak = max([*values, 1e-12])
     parts = []
     for index, (value, label) in enumerate(zip(values, labels, strict=True)):
