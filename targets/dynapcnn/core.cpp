@@ -38,7 +38,7 @@ namespace {
 
 constexpr int kMaxSide = 128;
 constexpr int kMaxSteps = 256;
-constexpr size_t kVector = 64;  // elements that a vector access may pass the end of an array by
+constexpr size_t kVector = 64;        // elements that a vector access may pass the end of an array by
 constexpr size_t kDenseMasks = 2048;  // vectors that a dense core updates before it emits spikes
 constexpr uint32_t kTag = 0xFF000000u;
 
@@ -96,8 +96,8 @@ struct Core {
     int mode = 2;  // a Mode
     bool wrap = false, zero_touches = false, tick_fires = true, compute_outside = false;
     int16_t high = 1, low = 0;
-    int row = 0;            // out_w * F: distance of two rows of the state
-    int weight_row = 0;     // distance of two kernel rows of the weights
+    int row = 0;         // out_w * F: distance of two rows of the state
+    int weight_row = 0;  // distance of two kernel rows of the weights
     int weight_channel = 0;
     std::vector<int16_t> state, initial, weights, bias;
     std::vector<uint32_t> lanes;  // address of each neuron of a run, relative to the first
@@ -123,7 +123,8 @@ struct Core {
 };
 
 __attribute__((noinline)) void sort_spikes(Core& core, size_t from) {
-    std::sort(core.spikes.begin() + static_cast<ptrdiff_t>(from), core.spikes.begin() + static_cast<ptrdiff_t>(core.fired));
+    std::sort(core.spikes.begin() + static_cast<ptrdiff_t>(from),
+              core.spikes.begin() + static_cast<ptrdiff_t>(core.fired));
 }
 
 // One update of a rectangle of neurons: by an event (weights) or by a tick (biases).
@@ -140,18 +141,23 @@ struct Patch {
 ND_INLINE Patch event_patch(Core& core, uint32_t event) {
     const Reach& y = core.rows[y_of(event)];
     const Reach& x = core.columns[x_of(event)];
-    return {core.state.data() + y.state + x.state,
-            core.weights.data() + static_cast<ptrdiff_t>(feature_of(event)) * core.weight_channel + y.weights + x.weights,
-            core.weight_row,
-            y.count,
-            x.count,
-            (event & kTag) + pack(0, y.address, x.address),
-            static_cast<uint32_t>(core.direction * 128)};
+    return {
+        core.state.data() + y.state + x.state,
+        core.weights.data() + static_cast<ptrdiff_t>(feature_of(event)) * core.weight_channel + y.weights + x.weights,
+        core.weight_row,
+        y.count,
+        x.count,
+        (event & kTag) + pack(0, y.address, x.address),
+        static_cast<uint32_t>(core.direction * 128)};
 }
 
 Patch tick_patch(Core& core, uint32_t tag) {
     const bool mirrored = core.direction < 0;
-    return {core.state.data(), core.bias.data(), 0, core.out_h, core.row,
+    return {core.state.data(),
+            core.bias.data(),
+            0,
+            core.out_h,
+            core.row,
             (tag << 24) + pack(0, mirrored ? core.out_h - 1 : 0, mirrored ? core.out_w - 1 : 0),
             static_cast<uint32_t>(core.direction * 128)};
 }
@@ -170,7 +176,8 @@ void update_portable(Core& core, const Patch& patch, bool fires) {
     int16_t* state = patch.state;
     const int16_t* weights = patch.weights;
     uint32_t address = patch.address;
-    for (int r = 0; r < patch.rows; ++r, state += core.row, weights += patch.weight_row, address += patch.address_step) {
+    for (int r = 0; r < patch.rows;
+         ++r, state += core.row, weights += patch.weight_row, address += patch.address_step) {
         for (int i = 0; i < patch.run; ++i) {
             if (weights[i] == 0 && !core.zero_touches) continue;
             int v = state[i] + weights[i];
@@ -209,33 +216,33 @@ struct Isa {
 // The vector functions of one instruction set: `patch` updates one patch and appends its firing vectors to the list
 // `pending`, without a branch on whether there are any; `emit` turns that list into spikes. A macro because each
 // instruction set compiles its own.
-#define ND_VECTOR_FUNCTIONS(TARGET, isa)                                                                         \
-    template <bool Hard, Mode mode>                                                                              \
-    TARGET void update_##isa(Core& core, const Patch& patch, bool fires) {                                       \
-        emit_##isa(core, patch_##isa<Hard, mode>(core, patch, fires, core.pending.data()));                      \
-    }                                                                                                            \
-    template <bool Hard, Mode mode>                                                                              \
-    TARGET void events_##isa(Core& core, const uint32_t* events, size_t n) {                                     \
-        if (dense_##isa<Hard, mode>(core, events, n)) return;                                                    \
-        uint64_t synops = 0;                                                                                     \
-        for (size_t from = 0; from < n; from += core.batch) {                                                    \
-            const size_t before = core.fired, upto = std::min(n, from + core.batch);                             \
-            Pending* pending = core.pending.data();                                                              \
-            for (size_t e = from; e < upto; ++e) {                                                               \
-                const Patch patch = event_patch(core, events[e]);                                                \
-                synops += static_cast<uint64_t>(patch.rows) * static_cast<uint64_t>(patch.run);                  \
-                pending = patch_##isa<Hard, mode>(core, patch, true, pending);                                   \
-            }                                                                                                    \
-            emit_##isa(core, pending);                                                                           \
-            if (core.sort_by_feature) sort_spikes(core, before);                                                 \
-        }                                                                                                        \
-        core.synops += synops;                                                                                   \
-    }                                                                                                            \
-    constexpr Isa k_##isa = {                                                                                    \
-        #isa,                                                                                                    \
-        {{events_##isa<false, kPlain>, events_##isa<false, kFloor>, events_##isa<false, kGeneral>},              \
-         {events_##isa<true, kPlain>, events_##isa<true, kFloor>, events_##isa<true, kGeneral>}},                \
-        {{update_##isa<false, kPlain>, update_##isa<false, kFloor>, update_##isa<false, kGeneral>},              \
+#define ND_VECTOR_FUNCTIONS(TARGET, isa)                                                            \
+    template <bool Hard, Mode mode>                                                                 \
+    TARGET void update_##isa(Core& core, const Patch& patch, bool fires) {                          \
+        emit_##isa(core, patch_##isa<Hard, mode>(core, patch, fires, core.pending.data()));         \
+    }                                                                                               \
+    template <bool Hard, Mode mode>                                                                 \
+    TARGET void events_##isa(Core& core, const uint32_t* events, size_t n) {                        \
+        if (dense_##isa<Hard, mode>(core, events, n)) return;                                       \
+        uint64_t synops = 0;                                                                        \
+        for (size_t from = 0; from < n; from += core.batch) {                                       \
+            const size_t before = core.fired, upto = std::min(n, from + core.batch);                \
+            Pending* pending = core.pending.data();                                                 \
+            for (size_t e = from; e < upto; ++e) {                                                  \
+                const Patch patch = event_patch(core, events[e]);                                   \
+                synops += static_cast<uint64_t>(patch.rows) * static_cast<uint64_t>(patch.run);     \
+                pending = patch_##isa<Hard, mode>(core, patch, true, pending);                      \
+            }                                                                                       \
+            emit_##isa(core, pending);                                                              \
+            if (core.sort_by_feature) sort_spikes(core, before);                                    \
+        }                                                                                           \
+        core.synops += synops;                                                                      \
+    }                                                                                               \
+    constexpr Isa k_##isa = {                                                                       \
+        #isa,                                                                                       \
+        {{events_##isa<false, kPlain>, events_##isa<false, kFloor>, events_##isa<false, kGeneral>}, \
+         {events_##isa<true, kPlain>, events_##isa<true, kFloor>, events_##isa<true, kGeneral>}},   \
+        {{update_##isa<false, kPlain>, update_##isa<false, kFloor>, update_##isa<false, kGeneral>}, \
          {update_##isa<true, kPlain>, update_##isa<true, kFloor>, update_##isa<true, kGeneral>}}};
 
 constexpr Isa k_portable = {
@@ -253,8 +260,8 @@ ND_INLINE Pending* append(Pending* pending, uint32_t mask, uint32_t lane, uint32
     return pending + (mask != 0);
 }
 
-// The rule for 32 neurons: updates `v`, returns those that fire. Lanes outside `lanes` come with weight 0, which changes
-// nothing, so that storing them back is harmless.
+// The rule for 32 neurons: updates `v`, returns those that fire. Lanes outside `lanes` come with weight 0, which
+// changes nothing, so that storing them back is harmless.
 template <bool Hard, Mode mode>
 ND_AVX512 ND_INLINE __mmask32 rule_avx512(__m512i& v, __m512i w, __mmask32 lanes, __m512i high, __m512i low,
                                           const Core& core, __mmask32 fires, uint64_t& saturated) {
@@ -309,11 +316,15 @@ ND_AVX512 ND_INLINE Pending* patch_avx512(Core& core, const Patch& patch, bool f
     for (int r = patch.rows; r > 0; --r, state += row, weights += patch.weight_row, address += patch.address_step) {
         int i = 0;
         for (; i < full; i += 32)
-            pending = append(pending, step_avx512<Hard, mode>(state + i, _mm512_loadu_si512(weights + i), ~0u, high, low, core,
-                                                              fire_mask, saturated), i, address);
+            pending = append(pending,
+                             step_avx512<Hard, mode>(state + i, _mm512_loadu_si512(weights + i), ~0u, high, low, core,
+                                                     fire_mask, saturated),
+                             i, address);
         if (tail)
-            pending = append(pending, step_avx512<Hard, mode>(state + i, _mm512_maskz_loadu_epi16(tail, weights + i), tail,
-                                                              high, low, core, fire_mask, saturated), i, address);
+            pending = append(pending,
+                             step_avx512<Hard, mode>(state + i, _mm512_maskz_loadu_epi16(tail, weights + i), tail, high,
+                                                     low, core, fire_mask, saturated),
+                             i, address);
     }
     if (mode != kPlain) core.saturated += saturated;
     return pending;
@@ -345,8 +356,8 @@ ND_AVX512 void dense_avx512(Core& core, const uint32_t* events, size_t n) {
             const int16_t* const weights = touched ? patch.weights : core.nothing.data();
             const __mmask32 lanes = touched ? ~0u : 0u;
             for (int j = 0; j < V; ++j)
-                masks[e * V + j] = rule_avx512<Hard, mode>(v[j], _mm512_loadu_si512(weights + 32 * j), lanes, high, low, core,
-                                                           ~0u, saturated);
+                masks[e * V + j] = rule_avx512<Hard, mode>(v[j], _mm512_loadu_si512(weights + 32 * j), lanes, high, low,
+                                                           core, ~0u, saturated);
         }
         const size_t units = count * V;
         _mm512_storeu_si512(masks + units, _mm512_setzero_si512());
@@ -388,8 +399,8 @@ ND_VECTOR_FUNCTIONS(ND_AVX512, avx512)
 
 // 16 neurons; returns two equal bits for each that fires. `lanes` as above, as a vector of 0 and -1.
 template <bool Hard, Mode mode>
-ND_AVX2 ND_INLINE uint32_t step_avx2(int16_t* state, __m256i w, __m256i lanes, __m256i high, __m256i low, const Core& core,
-                                     __m256i fires, uint64_t& saturated) {
+ND_AVX2 ND_INLINE uint32_t step_avx2(int16_t* state, __m256i w, __m256i lanes, __m256i high, __m256i low,
+                                     const Core& core, __m256i fires, uint64_t& saturated) {
     const __m256i before = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(state));
     const __m256i all = _mm256_set1_epi16(-1);
     __m256i v = _mm256_adds_epi16(before, w);
@@ -428,11 +439,13 @@ ND_AVX2 ND_INLINE Pending* patch_avx2(Core& core, const Patch& patch, bool fires
         int i = 0;
         for (; i < full; i += 16) {
             const __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights + i));
-            pending = append(pending, step_avx2<Hard, mode>(state + i, w, all, high, low, core, fire_mask, saturated), i, address);
+            pending = append(pending, step_avx2<Hard, mode>(state + i, w, all, high, low, core, fire_mask, saturated),
+                             i, address);
         }
         if (run != full) {
             const __m256i w = _mm256_and_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights + i)), tail);
-            pending = append(pending, step_avx2<Hard, mode>(state + i, w, tail, high, low, core, fire_mask, saturated), i, address);
+            pending = append(pending, step_avx2<Hard, mode>(state + i, w, tail, high, low, core, fire_mask, saturated),
+                             i, address);
         }
     }
     if (mode != kPlain) core.saturated += saturated;
@@ -467,8 +480,8 @@ ND_VECTOR_FUNCTIONS(ND_AVX2, avx2)
 std::vector<Isa> available() {
     std::vector<Isa> found;
 #ifdef ND_X86
-    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("bmi2"))
+    if (__builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("bmi2"))
         found.push_back(k_avx512);
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")) found.push_back(k_avx2);
 #endif
@@ -505,8 +518,15 @@ class Network {
 public:
     Network(const std::string& isa, int entry, double slow_clock_hz, int emission_order, bool fifo,
             bool zero_weight_touches, bool wrap, bool tick_fires, bool tick_first, bool compute_outside)
-        : isa_(choose(isa)), entry_(entry), hz_(slow_clock_hz), order_(emission_order), fifo_(fifo),
-          zero_touches_(zero_weight_touches), wrap_(wrap), tick_fires_(tick_fires), tick_first_(tick_first),
+        : isa_(choose(isa)),
+          entry_(entry),
+          hz_(slow_clock_hz),
+          order_(emission_order),
+          fifo_(fifo),
+          zero_touches_(zero_weight_touches),
+          wrap_(wrap),
+          tick_fires_(tick_fires),
+          tick_first_(tick_first),
           compute_outside_(compute_outside) {}
 
     void add_core(std::array<int, 3> input, std::array<int, 3> output, int k, std::array<int, 2> stride,
@@ -540,7 +560,8 @@ public:
         core.nothing.assign(tap, 0);
         core.weight_row = kx * tap;
         core.weight_channel = sy * sx * ky * core.weight_row;
-        core.rows = reach(core.out_h, k, sy, padding[0], ky, core.direction, sx * ky * core.weight_row, core.weight_row, core.row, 1);
+        core.rows = reach(core.out_h, k, sy, padding[0], ky, core.direction, sx * ky * core.weight_row, core.weight_row,
+                          core.row, 1);
         core.columns = reach(core.out_w, k, sx, padding[1], kx, core.direction, ky * core.weight_row, tap, F, F);
         core.weights.assign(static_cast<size_t>(core.C) * core.weight_channel + kVector, 0);
         for (int f = 0; f < F; ++f)
@@ -565,12 +586,14 @@ public:
         for (int i = 0; i < core.row; ++i) core.bias[i] = leak ? biases(i % F) : 0;
         core.lanes.assign(static_cast<size_t>(std::max(core.out_w, kx)) * tap + kVector, 0);
         for (size_t i = 0; i < core.lanes.size(); ++i)
-            core.lanes[i] = (static_cast<uint32_t>(i % F) << 14) + static_cast<uint32_t>(core.direction * static_cast<int>(i / F));
+            core.lanes[i] =
+                (static_cast<uint32_t>(i % F) << 14) + static_cast<uint32_t>(core.direction * static_cast<int>(i / F));
         core.most_per_event = static_cast<size_t>(ky) * kx * F;
         core.mode = mode_of(core);
         const size_t per_event = static_cast<size_t>(ky) * (core.weight_row / 16 + 1);
         core.batch = core.sort_by_feature ? 1 : std::max<size_t>(1, 2048 / per_event);
-        core.pending.resize(std::max(core.batch * per_event, static_cast<size_t>(core.out_h) * (core.row / 16 + 1)) + 1);
+        core.pending.resize(std::max(core.batch * per_event, static_cast<size_t>(core.out_h) * (core.row / 16 + 1)) +
+                            1);
     }
 
     void connect(int from, int to, int log2_pooling, int shift) {
@@ -614,7 +637,8 @@ public:
         }
         uint8_t* bytes = new uint8_t[recorded_.size() * sizeof(Spike) + 1];
         if (!recorded_.empty()) std::memcpy(bytes, recorded_.data(), recorded_.size() * sizeof(Spike));
-        return nb::make_tuple(owned(bytes, {recorded_.size(), sizeof(Spike)}), counts, owned(counters, {cores_.size(), size_t{5}}));
+        return nb::make_tuple(owned(bytes, {recorded_.size(), sizeof(Spike)}), counts,
+                              owned(counters, {cores_.size(), size_t{5}}));
     }
 
 private:
@@ -650,7 +674,8 @@ private:
 
     // Cut the events and the clock's ticks into chunks of steps.
     void stream(const uint8_t* bytes, size_t n, int64_t until_us, const std::vector<bool>& record) {
-        const bool joins = std::any_of(cores_.begin(), cores_.end(), [](const Core& core) { return core.sources.size() > 1; });
+        const bool joins =
+            std::any_of(cores_.begin(), cores_.end(), [](const Core& core) { return core.sources.size() > 1; });
         queued_ = fifo_ && joins;
         for (size_t i = 0; i <= n; ++i) {
             HostEvent event{until_us, 0, 0, 0};
@@ -703,7 +728,8 @@ private:
             const uint32_t* const end = events + core.arrived;
             if (core.leak)
                 for (uint32_t tag : ticked_) {
-                    const uint32_t* upto = std::lower_bound(events, end, tag, [](uint32_t e, uint32_t t) { return (e & kTag) < t; });
+                    const uint32_t* upto =
+                        std::lower_bound(events, end, tag, [](uint32_t e, uint32_t t) { return (e & kTag) < t; });
                     process(core, events, upto - events);
                     tick(core, tag);
                     events = upto;
@@ -823,8 +849,9 @@ private:
                 const Core& core = cores_[layer];
                 for (size_t& i = next[layer]; i < core.fired && tag_of(core.spikes[i]) == step; ++i) {
                     const uint32_t s = core.spikes[i];
-                    recorded_.push_back({static_cast<uint8_t>(layer), times_[step], static_cast<uint16_t>(feature_of(s)),
-                                         static_cast<uint16_t>(y_of(s)), static_cast<uint16_t>(x_of(s))});
+                    recorded_.push_back({static_cast<uint8_t>(layer), times_[step],
+                                         static_cast<uint16_t>(feature_of(s)), static_cast<uint16_t>(y_of(s)),
+                                         static_cast<uint16_t>(x_of(s))});
                 }
             }
     }

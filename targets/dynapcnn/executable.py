@@ -35,10 +35,13 @@ def _check_shapes(core: CoreProgram) -> None:
     ):
         if not 1 <= value <= limit:
             _refuse(core, f"{name} = {value}; an event address holds 1..{limit}.")
-    if k < 1 or min(sy, sx) < 1 or min(py, px) < 0:
+    if not (
+        1 <= k <= MAX_SIDE and 1 <= min(sy, sx) <= max(sy, sx) <= 16 and 0 <= min(py, px) <= max(py, px) < MAX_SIDE
+    ):
         _refuse(
             core,
-            f"kernel {k}, stride {core.stride}, padding {core.padding}: kernel and stride start at 1, padding at 0.",
+            f"kernel {k}, stride {core.stride}, padding {core.padding}; "
+            f"kernels are 1..{MAX_SIDE}, strides 1..16, paddings 0..{MAX_SIDE - 1}.",
         )
     expected = (F, (H - k + 2 * py) // sy + 1, (W - k + 2 * px) // sx + 1)
     if tuple(core.output_shape) != expected:

@@ -1,6 +1,7 @@
 """The C++ emulator equals the Python specification in everything; both follow the documented chip."""
 
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from neurodeploy import _ext
 from neurodeploy.errors import ConfigError, EmulationError, EventError, ProgramError
-from neurodeploy.events.array import make_events
+from neurodeploy.events.array import EventArray, make_events
 from neurodeploy.target import Execution
 from neurodeploy.targets.dynapcnn.emulator import Emulator
 from neurodeploy.targets.dynapcnn.program import Destination, DynapcnnProgram
@@ -22,7 +23,7 @@ EXECUTORS = [Specification, Emulator]
 def assert_same(one: Execution, other: Execution) -> None:
     assert one.counters == other.counters
     assert one.spikes.dtype == other.spikes.dtype
-    assert one.spikes.tolist() == other.spikes.tolist()
+    assert np.array_equal(one.spikes, other.spikes)
     assert one.counts.keys() == other.counts.keys()
     for name, counts in one.counts.items():
         assert counts.dtype == other.counts[name].dtype == np.uint32
@@ -42,25 +43,28 @@ def spike_times(execution: Execution) -> list[int]:
 # ---- equality with the specification ------------------------------------------------------------------------------
 
 
+@cache
+def specified(seed: int) -> tuple[DynapcnnProgram, Switches, float, EventArray, Execution]:
+    """A random case and what the specification makes of it."""
+    rng = np.random.default_rng(seed)
+    built, switches = random_program(rng), random_switches(rng)
+    events = random_events(rng, built.input_shape, int(rng.integers(0, 60)))
+    hz = float(rng.choice([1000, 777.7, 3000]))
+    return built, switches, hz, events, Specification(built, switches, hz).run(events, until_us=3500)
+
+
 @pytest.mark.parametrize("isa", _ext.dynapcnn.instruction_sets())
 @pytest.mark.parametrize("block", range(8))
 def test_random_programs_equal_the_specification(isa: str, block: int) -> None:
     for seed in range(40 * block, 40 * block + 40):
-        rng = np.random.default_rng(seed)
-        built, switches = random_program(rng), random_switches(rng)
-        events = random_events(rng, built.input_shape, int(rng.integers(0, 60)))
-        hz = float(rng.choice([1000, 777.7, 3000]))
-        expected = Specification(built, switches, hz).run(events, until_us=3500)
+        built, switches, hz, events, expected = specified(seed)
         assert_same(Emulator(built, switches, hz, _isa=isa).run(events, until_us=3500), expected)
 
 
 def test_the_random_programs_reach_every_corner() -> None:
     seen = {"joins": 0, "dropped": 0, "saturated": 0, "hard": 0, "tick spikes": 0, "remainders": 0, "pooled": 0}
     for seed in range(320):
-        rng = np.random.default_rng(seed)
-        built, switches = random_program(rng), random_switches(rng)
-        events = random_events(rng, built.input_shape, int(rng.integers(0, 60)))
-        run = Specification(built, switches, 1000.0).run(events, until_us=3500)
+        built, _, _, events, run = specified(seed)
         targets = [d.core for c in built.cores for d in c.destinations]
         seen["joins"] += len(targets) != len(set(targets))
         seen["pooled"] += any(d.pooling > 1 for c in built.cores for d in c.destinations)
@@ -85,7 +89,7 @@ def test_streaming_in_pieces_equals_one_piece(seed: int) -> None:
     pieces.append(emulator.run(events[:0], until_us=3500))
     pieces.append(emulator.run(events[:0], until_us=4000))
     joined = np.concatenate([piece.spikes for piece in pieces])
-    assert joined.tolist() == whole.spikes.tolist()
+    assert np.array_equal(joined, whole.spikes)
     for name in built.layers:
         assert np.array_equal(sum(piece.counts[name] for piece in pieces), whole.counts[name])
         for key, value in whole.counters[name].items():
@@ -131,6 +135,40 @@ def test_large_cores_equal_the_specification(
     built, switches = program(wide), Switches(emission_order=order)
     events = random_events(rng, built.input_shape, 60 if F * k * k > 5000 else 400)
     assert_same(Emulator(built, switches, _isa=isa).run(events), Specification(built, switches).run(events))
+
+
+@pytest.mark.parametrize("F", [1, 10, 33, 100, 256, 500, 600])
+@pytest.mark.parametrize("hard", [False, True])
+def test_dense_cores_equal_the_specification(F: int, hard: bool) -> None:
+    # One neuron map of 1x1; with stride 4 and kernel 2 some places of the 4x4 input reach no neuron.
+    rng = np.random.default_rng(F)
+    for k, stride, high, low in ((4, 1, 200, -200), (2, 4, 60, -32768), (4, 1, 32760, -32768)):
+        weights = np.clip(rng.normal(5 if high > 200 else 0, 50, (F, 3, k, k)).round(), -128, 127)
+        initial = np.full((F, 1, 1), high - 300 if high > 300 else 0, np.int16)
+        dense = core(weights, (3, 4, 4), stride=(stride,) * 2, high=high, low=low, hard=hard, initial=initial)
+        after = core(np.eye(4)[:, :, None, None], (4, 1, 1), number=1, high=1, low=-1)
+        built = program(replace(dense, destinations=(Destination(1),)), after)
+        events = random_events(rng, built.input_shape, 300)
+        for zero_touches in (False, True):
+            switches = Switches(zero_weight_touches=zero_touches)
+            expected = Specification(built, switches).run(events)
+            assert expected.counters["layer0"]["spikes"] > 0
+            for isa in _ext.dynapcnn.instruction_sets():
+                assert_same(Emulator(built, switches, _isa=isa).run(events), expected)
+
+
+def test_a_network_that_multiplies_its_events_equals_the_specification() -> None:
+    # Every event fires thousands of neurons, so that the emulator works through it in small chunks.
+    burst = core(np.full((64, 1, 5, 5), 2), (1, 8, 8), padding=(2, 2), high=1, low=-1, destinations=(Destination(1),))
+    sink = core(np.full((2, 64, 3, 3), 3), (64, 8, 8), number=1, padding=(1, 1), high=100, low=-100)
+    built = program(burst, sink)
+    events = random_events(np.random.default_rng(0), built.input_shape, 70)
+    expected = Specification(built).run(events)
+    assert expected.counters["layer0"]["spikes"] > 65536
+    emulator = Emulator(built)
+    assert_same(emulator.run(events), expected)
+    emulator.reset()
+    assert_same(emulator.run(events), expected)
 
 
 def test_a_long_run_at_the_bottom_of_int16_equals_the_specification() -> None:
@@ -318,6 +356,8 @@ def simple(**changes: object) -> DynapcnnProgram:
         ({"threshold_high": 40000}, "threshold_high"),
         ({"threshold_low": 1}, "threshold_low"),
         ({"input_shape": (1, 300, 300)}, "input height"),
+        ({"stride": (0, 1)}, "stride"),
+        ({"padding": (-1, 0)}, "padding"),
         ({"destinations": (Destination(4),)}, "not configured"),
         ({"destinations": (Destination(0, pooling=3),)}, "pooling 3"),
     ],
