@@ -236,13 +236,11 @@ def load(name: str) -> Kernel:
     return cast(Kernel, importlib.import_module(f"neurodeploy.kernels.{name}"))
 
 
-def check_arguments(
-    x: torch.Tensor, parameters: Parameters, state: torch.Tensor, *, soft_spikes: bool, time_major: bool
-) -> None:
-    """Refuse tensors that a CPU kernel cannot run on.
+def check_device(x: torch.Tensor) -> None:
+    """Refuse tensors outside the CPU before an operator is looked up for them.
 
     Raises:
-        KernelError: wrong device, dtype, number of axes, shape or strides.
+        KernelError: the tensor is on another device.
     """
     if x.device.type != "cpu":
         raise KernelError(
@@ -250,6 +248,16 @@ def check_arguments(
             remedy="move the network and its input to the CPU: net.cpu(), x.cpu().",
             code="kernel-device",
         )
+
+
+def check_arguments(
+    x: torch.Tensor, parameters: Parameters, state: torch.Tensor, *, soft_spikes: bool, time_major: bool
+) -> None:
+    """Refuse tensors that a CPU kernel cannot run on. Called by the operators, on real tensors.
+
+    Raises:
+        KernelError: wrong dtype, number of axes, shape or strides, or tensors that do not go together.
+    """
     if x.dtype not in (torch.float32, torch.float64):
         raise KernelError(
             f"The input is {x.dtype}; kernels take float32 and float64.",

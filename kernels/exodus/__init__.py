@@ -6,7 +6,7 @@ The functions are those of :class:`neurodeploy.kernel.Kernel`.
 import torch
 
 from neurodeploy.errors import KernelError
-from neurodeploy.kernel import Gradients, Memory, Neuron, Output, Parameters, Saved, check_arguments
+from neurodeploy.kernel import Gradients, Memory, Neuron, Output, Parameters, Saved, check_device
 from neurodeploy.kernels.exodus import reference
 from neurodeploy.kernels.exodus.ops import Exodus
 
@@ -39,7 +39,7 @@ def apply(
     Raises:
         KernelError: tensors the kernel cannot run on, or ``record_v`` with ``memory="recompute"``.
     """
-    check_arguments(x, parameters, state, soft_spikes=neuron.soft_spikes, time_major=time_major)
+    check_device(x)
     _check_memory(memory)
     if record_v and memory == "recompute":
         raise KernelError(
@@ -74,7 +74,7 @@ def forward(
     time_major: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, Saved]:
     """Run T steps; return (spikes, final state [B, N], what :func:`backward` needs). Arguments as in :func:`apply`."""
-    check_arguments(x, parameters, state, soft_spikes=neuron.soft_spikes, time_major=time_major)
+    check_device(x)
     _check_memory(memory)
     spikes, kept, final_state = torch.ops.neurodeploy.exodus_forward(
         x, state, *parameters, *neuron.arguments(), time_major, memory

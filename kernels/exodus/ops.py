@@ -11,6 +11,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from neurodeploy import buffers
+from neurodeploy.errors import KernelError
 from neurodeploy.kernel import CHECKPOINT_EVERY, Arguments, Parameters, check_arguments
 
 _native = importlib.import_module("neurodeploy._ext").exodus
@@ -46,6 +47,18 @@ def _kept_shape(x: torch.Tensor, time_major: bool, memory: str) -> tuple[int, ..
         batch, steps, neurons = _sizes(x, time_major)
         return batch, -(-steps // CHECKPOINT_EVERY), neurons
     return (0,)
+
+
+def _check_like(name: str, tensor: torch.Tensor | None, shape: tuple[int, ...], like: torch.Tensor) -> None:
+    if tensor is None:
+        return
+    if tuple(tensor.shape) != shape or tensor.dtype != like.dtype or not tensor.is_contiguous():
+        raise KernelError(
+            f"{name} is {tensor.dtype} of shape {tuple(tensor.shape)} and strides {tensor.stride()}; "
+            f"the backward pass needs {like.dtype} of shape {shape}, contiguous.",
+            remedy="pass what the forward operator returned, and gradients of its outputs' shapes.",
+            code="kernel-shape",
+        )
 
 
 def _native_options(x: torch.Tensor, options: tuple[Any, ...]) -> Any:
@@ -136,6 +149,16 @@ def _backward_cpu(
     soft, time_major, memory = options[-3:]
     parameters = Parameters(decay, threshold, input_gain, unit)
     check_arguments(grad_spikes, parameters, grad_state, soft_spikes=soft, time_major=time_major)
+    _check_like("grad_v", grad_v, tuple(grad_spikes.shape), grad_spikes)
+    _check_like("x", x, tuple(grad_spikes.shape), grad_spikes)
+    _check_like("kept", kept, _kept_shape(grad_spikes, time_major, memory), grad_spikes)
+    _check_like("state", state, tuple(grad_state.shape), grad_spikes)
+    if x is None and memory == "recompute":
+        raise KernelError(
+            "The input was not kept, and potentials are computed again from it.",
+            remedy="pass the input to the backward operator.",
+            code="kernel-shape",
+        )
     grad_x = buffers.empty(grad_spikes.shape, grad_spikes.dtype)
     grad_initial = buffers.empty(state.shape, state.dtype)
     grads = [torch.empty(p.shape if wants_parameters else (0,), dtype=state.dtype) for p in parameters[:3]]

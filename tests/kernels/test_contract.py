@@ -329,6 +329,24 @@ def test_refuses_what_it_cannot_run(algorithm: Kernel, break_it: object, code: s
     assert caught.value.code == code
 
 
+@pytest.mark.parametrize("memory", MEMORIES)
+def test_backward_refuses_what_does_not_belong_to_the_forward_pass(algorithm: Kernel, memory: kernel.Memory) -> None:
+    x, values, state = case()
+    _, _, saved = algorithm.forward(x, values, state, Neuron(), memory=memory)
+    g, h, last = output_gradients(x)
+    for arguments in (
+        (g, h[:, :-1].contiguous(), last, saved),
+        (g, h.float(), last, saved),
+        (g[:, :-1].contiguous(), None, last, saved),
+        (g, None, last[:1], saved),
+        (g, None, last, saved._replace(kept=saved.kept[:, :1].contiguous())),
+        (g, None, last, saved._replace(state=state[:, :1].contiguous())),
+        (g, None, last, saved._replace(x=x[:1])),
+    ):
+        with pytest.raises(KernelError, match="Remedy: "):
+            algorithm.backward(*arguments)
+
+
 def test_folders_are_found_and_unknown_names_refused() -> None:
     assert "exodus" in KERNELS
     with pytest.raises(KernelError, match=r"choose one of .*exodus") as caught:
