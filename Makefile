@@ -1,6 +1,7 @@
 # Each target makes the environment it needs in .venv. Nothing is needed beforehand but Python >= 3.11 and a C++ compiler.
 VENV := .venv
 BIN := $(VENV)/bin
+DEMO := runs/demo
 SOURCES := pyproject.toml constraints.txt $(shell find kernels targets neurodeploy/native -name '*.cpp' -o -name '*.hpp' -o -name CMakeLists.txt)
 
 .PHONY: help demo test lint wheel bench clean
@@ -34,7 +35,12 @@ $(VENV)/.dev: $(VENV)/.python $(SOURCES)
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo
-	$(BIN)/python examples/01_digits_to_speck.py runs/demo
+	rm -rf $(DEMO)
+	$(BIN)/neurodeploy train neurodeploy/train/templates/digits.yaml --out $(DEMO)
+	$(BIN)/neurodeploy compile $(DEMO)/graph.safetensors --target speck2f --out $(DEMO) -v
+	$(BIN)/neurodeploy emulate $(DEMO) --events $(DEMO)/test_events.npz --index 0
+	$(BIN)/neurodeploy validate $(DEMO) --data $(DEMO)/test_events.npz --dt-us 10000 --threads 2 --min-accuracy 0.93 --max-loss 0.01
+	$(BIN)/neurodeploy report $(DEMO)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
