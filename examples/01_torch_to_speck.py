@@ -31,7 +31,8 @@ for name, core in deployment.layers.items():
 recordings, _ = simulate_digit_events(2, 1, seed=0)
 events, label = recordings[0]
 run = deployment.emulate(events)
-print(f"digit {label}: {len(events)} events in, {run.stats['synops']:,} SynOps, output spikes {run.output_counts.tolist()}")
+print(f"digit {label}: {len(events)} events in, {run.stats['synops']:,} SynOps")
+print(f"spikes per output neuron: {run.output_counts.tolist()}")
 
 # The emulator is exact: the same events in two pieces, streamed through one executor, give the same spikes.
 stream = deployment.executor()
