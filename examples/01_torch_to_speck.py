@@ -1,6 +1,6 @@
 """A torch network with spiking layers: trace it, compile it for a Speck, run events through the chip's integers.
 
-    python examples/01_torch_to_speck.py
+Run it: python examples/01_torch_to_speck.py
 """
 
 import numpy as np

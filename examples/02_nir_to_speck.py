@@ -1,6 +1,6 @@
 """A network in a NIR file, as any NIR framework writes it: read it, see what was assumed, check it, compile it.
 
-    python examples/02_nir_to_speck.py
+Run it: python examples/02_nir_to_speck.py
 """
 
 import tempfile
