@@ -1,6 +1,7 @@
 """How a verb is made: one pydantic model is its YAML schema, its flags and its defaults."""
 
 import functools
+import inspect
 import json
 import types
 import typing
@@ -55,7 +56,7 @@ def verb(options: type[O], *, config_flag: bool = True) -> Callable[[Callable[[O
         parameters.append(click.Option(["--json"], is_flag=True, help="Print the result as JSON on standard output."))
         first = next(iter(options.model_fields.values()))
         name = function.__module__.rsplit(".", 1)[1].removesuffix("_verb")
-        text = (function.__doc__ or "").strip() + f"\n\n{_metavar(options)}: {first.description}"
+        text = (inspect.getdoc(function) or "") + f"\n\n{_metavar(options)}: {first.description}"
         return click.Command(name, callback=run, params=parameters, help=text)
 
     return decorate
