@@ -8,26 +8,38 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from neurodeploy.errors import ProgramError
+from neurodeploy.errors import ConfigError, ProgramError
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it over ``path`` on success, remove it on any error."""
+    """Yield a temporary path beside ``path``; rename it over ``path`` on success, remove it on any error.
+
+    Raises:
+        ConfigError: the file cannot be written: no permission, no space, a file where the folder should be.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary: Path | None = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
         yield temporary
         # mkstemp makes the file private; the result gets the permissions any new file would have.
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written: {error.strerror or error}.",
+            remedy="choose a folder that can be written to, on a disk with space left.",
+            code="cannot-write",
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

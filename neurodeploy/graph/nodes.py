@@ -79,7 +79,14 @@ def _map_shape(name: str, node: Node, inputs: Sequence[Shape]) -> tuple[int, int
     return shape
 
 
-def _check_bias(name: str, weight: Array, bias: Array | None) -> None:
+def _check_weight(name: str, weight: Array, bias: Array | None, axes: str) -> None:
+    wanted = len(axes.split(", "))
+    if weight.ndim != wanted or not weight.size:
+        raise GraphError(
+            f"{name}: the weight has shape {weight.shape}; it must have {wanted} axes [{axes}], none of them empty.",
+            remedy="check the layer's weight; a layer without inputs or outputs is left out.",
+            code="shape",
+        )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise GraphError(
             f"{name}: the bias has shape {bias.shape}; the weight {weight.shape} has {weight.shape[0]} outputs.",
@@ -89,6 +96,13 @@ def _check_bias(name: str, weight: Array, bias: Array | None) -> None:
 
 
 def _window(name: str, node: Node, size: int, kernel: int, stride: int, padding: int, dilation: int = 1) -> int:
+    if min(kernel, stride, dilation) < 1 or padding < 0:
+        raise GraphError(
+            f"{name}: a {node.kind} with kernel {kernel}, stride {stride}, padding {padding}, dilation {dilation}; "
+            "kernel, stride and dilation must be at least 1, padding at least 0.",
+            remedy="correct the option that is too small.",
+            code="window",
+        )
     out = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
     if out < 1:
         raise GraphError(
@@ -114,6 +128,12 @@ class Input(Node):
                 f"{name}: an Input has no incoming edge, it has {len(inputs)}.",
                 remedy="remove the edge into it.",
                 code="fan-in",
+            )
+        if not self.shape or min(self.shape) < 1:
+            raise GraphError(
+                f"{name}: the input shape is {self.shape}; it must be (C, H, W) or (N,), each at least 1.",
+                remedy="give the shape of one sample and time step.",
+                code="input-shape",
             )
         return self.shape
 
@@ -143,9 +163,9 @@ class Conv2d(Node):
     def output_shape(self, name: str, inputs: Sequence[Shape]) -> Shape:
         """``(out, H', W')`` with ``H' = floor((H + 2p - d(k-1) - 1) / s) + 1``."""
         c, h, w = _map_shape(name, self, inputs)
-        _check_bias(name, self.weight, self.bias)
+        _check_weight(name, self.weight, self.bias, "out, in / groups, ky, kx")
         out, per_group, ky, kx = self.weight.shape
-        if out % self.groups:
+        if self.groups < 1 or out % self.groups:
             raise GraphError(
                 f"{name}: {out} output channels cannot be split into {self.groups} groups of equal size (shape of the "
                 f"weight {self.weight.shape}).",
@@ -177,7 +197,7 @@ class Linear(Node):
     def output_shape(self, name: str, inputs: Sequence[Shape]) -> Shape:
         """``(out,)``."""
         shape = _only(name, self, inputs)
-        _check_bias(name, self.weight, self.bias)
+        _check_weight(name, self.weight, self.bias, "out, in")
         if shape != (self.weight.shape[1],):
             raise GraphError(
                 f"{name}: the weight {self.weight.shape} takes shape ({self.weight.shape[1]},), it receives {shape}.",
@@ -201,12 +221,15 @@ class BatchNorm2d(Node):
     def output_shape(self, name: str, inputs: Sequence[Shape]) -> Shape:
         """Unchanged."""
         shape = _only(name, self, inputs)
-        if shape[0] != self.mean.shape[0]:
-            raise GraphError(
-                f"{name}: normalises {self.mean.shape[0]} channels, it receives shape {shape}.",
-                remedy="check the layer before it.",
-                code="shape",
-            )
+        for part in ("mean", "variance", "scale", "shift"):
+            found = np.shape(getattr(self, part))
+            if len(found) != 1 or shape[0] != found[0]:
+                raise GraphError(
+                    f"{name}: normalises {found[0] if len(found) == 1 else found} channels ({part}), it receives shape "
+                    f"{shape}.",
+                    remedy="give mean, variance, scale and shift one number per channel of the layer before it.",
+                    code="shape",
+                )
         return shape
 
 

@@ -143,3 +143,29 @@ def test_shapes_are_those_of_torch(shape, kernel, stride, padding, dilation, gro
             pooled = torch.nn.functional.avg_pool2d(x, window, stride, padding)
             assert AvgPool2d(window, stride, padding).output_shape("p", [shape]) == tuple(pooled.shape[1:])
     assert Flatten().output_shape("f", [shape]) == (int(np.prod(shape)),)
+
+
+BAD_NODES = {
+    "weight of 3 axes": Conv2d(zeros(3, 2, 3)),
+    "weight without outputs": Conv2d(zeros(0, 2, 3, 3)),
+    "kernel without width": Conv2d(zeros(3, 2, 3, 0)),
+    "no groups": Conv2d(zeros(3, 2, 3, 3), groups=0),
+    "stride 0": Conv2d(zeros(3, 2, 3, 3), stride=(1, 0)),
+    "dilation 0": Conv2d(zeros(3, 2, 3, 3), dilation=(0, 1)),
+    "negative padding": Conv2d(zeros(3, 2, 3, 3), padding=(-1, 0)),
+    "pool of stride 0": SumPool2d((2, 2), (0, 2)),
+    "linear of 1 axis": Linear(zeros(3)),
+    "unequal normalisation": BatchNorm2d(zeros(2), zeros(2), zeros(2), zeros(3)),
+}
+
+
+@pytest.mark.parametrize("node", BAD_NODES.values(), ids=BAD_NODES)
+def test_malformed_nodes_are_refused_by_name(node):
+    with pytest.raises(GraphError, match="^bad: ") as info:
+        Graph({"in": Input((2, 8, 8)), "bad": node, "out": Output()}, (("in", "bad"), ("bad", "out")))
+    assert info.value.remedy
+
+
+@pytest.mark.parametrize("shape", [(), (2, 0, 8)])
+def test_empty_inputs_are_refused(shape):
+    refusal("input-shape", {"in": Input(shape), "out": Output()}, (("in", "out"),))
