@@ -1,12 +1,13 @@
 """A compiled network: from a graph to a chip's configuration, on disk and back, and into the emulator."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from neurodeploy.emulate.run import Run
-from neurodeploy.errors import ConfigError, EmulationError
+from neurodeploy.errors import ConfigError, EmulationError, ProgramError
 from neurodeploy.events.array import EventArray
 from neurodeploy.files import read_json, write_json
 from neurodeploy.graph.file import load_graph, save_graph
@@ -14,10 +15,14 @@ from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.load import load
 from neurodeploy.mapping.placement import CoreChoice
 from neurodeploy.program_file import read_program, write_program
-from neurodeploy.quantize.integers import OnStep, Quantized, load_quantized, quantize
+from neurodeploy.quantize.integers import GRAPH_FILE as INTEGERS_FILE
+from neurodeploy.quantize.integers import REPORT_FILE, OnStep, Quantized, load_quantized, quantize
 from neurodeploy.target import Executor, Program, Target, load_target
 
 GRAPH_FILE, MAPPING_FILE, PROGRAM_FILE = "graph.safetensors", "mapping.json", "program.json"
+
+#: Holds the SHA-256 of every other file of a deployment, so that files of different networks are not read as one.
+DEPLOYMENT_FILE = "deployment.json"
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ class Deployment:
         record: Sequence[str] | None = None,
         switches: Mapping[str, Any] | None = None,
         slow_clock_hz: float | None = None,
+        until_us: int | None = None,
     ) -> Run:
         """Run one recording, event by event, from the neurons' initial state.
 
@@ -76,6 +82,7 @@ class Deployment:
             events: structured array with the fields ``t`` (us), ``x``, ``y``, ``p``, sorted by time.
             record: layers whose spikes are kept; all by default.
             switches, slow_clock_hz: see ``executor``.
+            until_us: length of the recording in microseconds, for the slow clock; None ends it at its last event.
 
         Raises:
             EventError: malformed, unsorted or outside the network's input.
@@ -89,15 +96,20 @@ class Deployment:
                 code="unknown-layer",
             )
         executor = self.executor(switches=switches, slow_clock_hz=slow_clock_hz)
-        return Run(self.program, executor.run(events, record=record))
+        return Run(self.program, executor.run(events, record=record, until_us=until_us))
 
     def save(self, folder: str | Path) -> None:
-        """Write graph, integers, reports and program into ``folder``; ``neurodeploy.open`` reads them back."""
+        """Write graph, integers, reports and program into ``folder``; ``neurodeploy.open`` reads them back.
+
+        Raises:
+            ConfigError: the folder cannot be written to.
+        """
         folder = Path(folder)
         save_graph(self.graph, folder / GRAPH_FILE)
         self.quantized.save(folder)
         write_json(folder / MAPPING_FILE, self.mapping)
         write_program(folder / PROGRAM_FILE, self.program)
+        write_json(folder / DEPLOYMENT_FILE, _hashes(folder))
 
 
 def compile(
@@ -139,8 +151,9 @@ def open(folder: str | Path) -> Deployment:
     """Read a deployment that ``Deployment.save`` wrote.
 
     Raises:
-        ConfigError: the folder or one of its files does not exist.
-        GraphError, ProgramError: a file is damaged, edited or of another version.
+        ConfigError: the folder does not exist or holds no program.
+        GraphError, ProgramError: another file is missing, or one is damaged, edited, of another version or of another
+            network than the rest.
     """
     folder = Path(folder)
     if not (folder / PROGRAM_FILE).is_file():
@@ -149,9 +162,24 @@ def open(folder: str | Path) -> Deployment:
             remedy=f"run: neurodeploy compile MODEL --out {folder}",
             code="not-compiled",
         )
-    return Deployment(
+    deployment = Deployment(
         load_graph(folder / GRAPH_FILE),
         load_quantized(folder),
         read_json(folder / MAPPING_FILE),
         read_program(folder / PROGRAM_FILE),
     )
+    stated = read_json(folder / DEPLOYMENT_FILE)
+    for name, found in _hashes(folder).items():
+        if stated.get(name) != found:
+            raise ProgramError(
+                f"{folder / name}: is not what was written with {PROGRAM_FILE}: its hash is not the one in "
+                f"{DEPLOYMENT_FILE}.",
+                remedy=f"run: neurodeploy compile MODEL --out {folder}",
+                code="mixed-folder",
+            )
+    return deployment
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    names = (GRAPH_FILE, INTEGERS_FILE, REPORT_FILE, MAPPING_FILE, PROGRAM_FILE)
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}

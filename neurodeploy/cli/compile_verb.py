@@ -25,8 +25,8 @@ class CompileOptions(ModelOptions):
 def command(options: CompileOptions) -> dict[str, Any]:
     """Compile a network for a chip: quantize, map, lower.
 
-    Writes graph.safetensors, quantized.safetensors, quantize.json, mapping.json and program.json, the chip's
-    configuration.
+    Writes graph.safetensors, quantized.safetensors, quantize.json, mapping.json, program.json (the chip's
+    configuration) and deployment.json (the hashes of these files).
     """
     steps = Steps(options.verbose)
     deployment = compile(

@@ -10,7 +10,7 @@ import neurodeploy as nd
 from neurodeploy.cli.output import say, table
 from neurodeploy.cli.recordings import one_recording
 from neurodeploy.cli.verb import Options, verb
-from neurodeploy.files import replacing
+from neurodeploy.events.dataset import write_npz
 
 
 class EmulateOptions(Options):
@@ -31,8 +31,8 @@ class EmulateOptions(Options):
 def command(options: EmulateOptions) -> dict[str, Any]:
     """Run one recording through the bit-accurate event-driven emulator."""
     deployment = nd.open(options.run)
-    events, label = one_recording(options.events, options.index, deployment.program.input_shape)
-    result = deployment.emulate(events, slow_clock_hz=options.slow_clock_hz)
+    events, label, until_us = one_recording(options.events, options.index, deployment.program.input_shape)
+    result = deployment.emulate(events, slow_clock_hz=options.slow_clock_hz, until_us=until_us)
     stats = result.stats
     table(
         f"{options.events}: {len(events)} events",
@@ -42,8 +42,9 @@ def command(options: EmulateOptions) -> dict[str, Any]:
     answer = f"most spikes: class {result.prediction}"
     say(answer if label is None else f"{answer} (label: {label})")
     if options.out is not None:
-        with replacing(options.out.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, spikes=result.spikes, layers=np.array(deployment.program.layers))
+        write_npz(
+            options.out.with_suffix(".npz"), {"spikes": result.spikes, "layers": np.array(deployment.program.layers)}
+        )
         say(f"wrote {options.out.with_suffix('.npz')}")
     return {
         "events": len(events),

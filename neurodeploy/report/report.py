@@ -1,6 +1,7 @@
 """``report.html``: one self-contained page about a run folder. Needs no torch and no vendor software."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from numpy.typing import NDArray
 import neurodeploy
 from neurodeploy import deployment as stage
 from neurodeploy.deployment import Deployment
+from neurodeploy.errors import ProgramError
 from neurodeploy.events.dataset import read_npz
 from neurodeploy.files import read_json, write_text
 from neurodeploy.program_file import program_hash
 from neurodeploy.report import charts
 from neurodeploy.report.png import data_uri, raster_picture
+from neurodeploy.target import Program
 from neurodeploy.validation.validate import DESCRIPTIONS
 
 RASTER_SIZE = (110, 490)  # shown at twice the width, so that a single spike can be seen
@@ -27,8 +30,8 @@ def write_report(folder: str | Path) -> Path:
     """Write ``folder/report.html`` from the files of a compiled (and, if it was, validated) run folder.
 
     Raises:
-        ConfigError: the folder holds no compiled network.
-        ProgramError, GraphError: one of its files is damaged.
+        ConfigError: the folder holds no compiled network, or cannot be written to.
+        EventError, GraphError, ProgramError: one of its files is damaged, or of another network than the program.
     """
     folder = Path(folder)
     deployment = stage.open(folder)
@@ -45,8 +48,8 @@ def write_report(folder: str | Path) -> Path:
         network_svg=Markup(_network(deployment)),
         cores=_cores(deployment),
         quantization=_quantization(deployment),
-        **_validation(folder, deployment.program.layers),
-        raster=_raster(folder),
+        **_validation(folder, deployment.program),
+        raster=_raster(folder, deployment.program),
     )
     write_text(folder / "report.html", page)
     return folder / "report.html"
@@ -92,11 +95,40 @@ def _quantization(deployment: Deployment) -> list[dict[str, str]]:
     ]
 
 
-def _validation(folder: Path, layers: Sequence[str]) -> dict[str, Any]:
+@contextmanager
+def _result_of_validate(path: Path) -> Iterator[None]:
+    """Words an error in the content of ``path``."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise ProgramError(
+            f"{path}: not what neurodeploy validate writes ({error!r}).",
+            remedy=f"run neurodeploy validate {path.parent} again, or delete the file.",
+            code="validation-file",
+        ) from error
+
+
+def _check_program(path: Path, validated: str, program: Program) -> None:
+    if validated != program_hash(program):
+        raise ProgramError(
+            f"{path}: is of another program than the one in {path.parent}: it was validated before the network was "
+            "compiled again.",
+            remedy=f"run neurodeploy validate {path.parent} again, or delete the file.",
+            code="stale-validation",
+        )
+
+
+def _validation(folder: Path, program: Program) -> dict[str, Any]:
     path = folder / "validation.json"
     if not path.is_file():
         return {"validation": None}
     result = read_json(path)
+    with _result_of_validate(path):
+        _check_program(path, result["program_sha256"], program)
+        return _tables(result, program.layers)
+
+
+def _tables(result: dict[str, Any], layers: Sequence[str]) -> dict[str, Any]:
     known = [name for name in DESCRIPTIONS if name in result["runs"]]
     runs = {name: result["runs"][name] for name in [*known, *sorted(set(result["runs"]) - set(known))]}
     event_driven = runs["event_driven"]
@@ -153,11 +185,17 @@ def _histogram(counts: list[int], edges: list[int]) -> str:
     return charts.bars([count / total for count in counts[: last + 1]], labels[: last + 1])
 
 
-def _raster(folder: Path) -> dict[str, Any] | None:
+def _raster(folder: Path, program: Program) -> dict[str, Any] | None:
     path = folder / "sample.npz"
     if not path.is_file():
         return None
     sample = read_npz(path)
+    with _result_of_validate(path):
+        _check_program(path, str(sample["program_sha256"]), program)
+        return _bands(sample)
+
+
+def _bands(sample: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     start, end = int(sample["t"].min(initial=0)), int(sample["t"].max(initial=0)) + 1
 
     def band(name: str, t: NDArray[Any], row: NDArray[Any], rows: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from neurodeploy.deployment import Deployment
 from neurodeploy.events.dataset import EventDataset, write_npz
+from neurodeploy.program_file import program_hash
 
 
 def write_sample(
@@ -19,10 +20,10 @@ def write_sample(
     """Emulate recording ``index`` and write its events and the spikes of all layers to ``folder/sample.npz``.
 
     Keys: ``t, x, y, p`` of the recording; ``layer, spike_t, c, spike_y, spike_x``; ``layers`` (names), ``shapes``
-    ``[layers, 3]``, ``input_shape``, ``index``, ``label``, ``answer``.
+    ``[layers, 3]``, ``input_shape``, ``index``, ``label``, ``answer``, ``program_sha256``.
     """
     events, label = dataset[index]
-    run = deployment.emulate(events, slow_clock_hz=slow_clock_hz)
+    run = deployment.emulate(events, slow_clock_hz=slow_clock_hz, until_us=dataset.duration_us)
     program = deployment.program
     write_npz(
         Path(folder) / "sample.npz",
@@ -39,5 +40,6 @@ def write_sample(
             "index": np.array(index),
             "label": np.array(label),
             "answer": np.array(run.prediction),
+            "program_sha256": np.array(program_hash(program)),
         },
     )

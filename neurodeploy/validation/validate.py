@@ -15,6 +15,8 @@ from neurodeploy.errors import ValidationError
 from neurodeploy.events.dataset import EventDataset
 from neurodeploy.files import write_json, write_text
 from neurodeploy.graph.graph import Graph
+from neurodeploy.graph.nodes import Output
+from neurodeploy.program_file import program_hash
 from neurodeploy.quantize.dequantize import dequantize
 from neurodeploy.validation.runs import HISTOGRAM_EDGES, Progress, Run, event_driven_run, time_stepped_run
 
@@ -38,12 +40,14 @@ class Validation:
             every variant, ``event_driven[NAME]``.
         dt_us: length of the time steps of the time-stepped runs.
         source: where the recordings came from.
+        program_sha256: hash of the program that was validated, as in its file's header.
     """
 
     labels: NDArray[np.int64]
     runs: Mapping[str, Run]
     dt_us: int
     source: str
+    program_sha256: str
 
     @property
     def accuracy(self) -> dict[str, float]:
@@ -61,6 +65,7 @@ class Validation:
         return {
             "recordings": len(self.labels),
             "source": self.source,
+            "program_sha256": self.program_sha256,
             "dt_us": self.dt_us,
             "histogram_edges": list(HISTOGRAM_EDGES),
             "runs": {
@@ -125,7 +130,7 @@ def validate(
         dataset: labelled recordings.
         dt_us: length of a time step of the time-stepped runs, in microseconds; that of the training is the natural one.
         runs: which runs to make; ``event_driven`` is always made. All others need torch.
-        reference: the float network; by default the graph that was compiled.
+        reference: the float network, with the neuron nodes of the compiled one; by default the graph that was compiled.
         variants: name -> another deployment of the network, run event-driven beside the first.
         threads: threads of the event-driven runs; results do not depend on it.
         slow_clock_hz: ticks per second of the slow clock, for networks with biases; ``1e6 / dt_us`` is what
@@ -133,8 +138,9 @@ def validate(
         progress: called with (recordings done, recordings in all) over all runs.
 
     Raises:
-        ValidationError: no recordings, labels that are no output neuron, an unknown run, or torch is missing.
-        EventError: recordings that do not fit the network's input.
+        ValidationError: no recordings, recordings of another sensor, labels that are no output neuron, an unknown run,
+            several outputs, a reference with other neurons, or torch is missing.
+        EmulationError: a layer has biases and ``slow_clock_hz`` is not given.
     """
     program = deployment.program
     classes = int(np.prod(program.layer_shape(program.layers[-1])))
@@ -143,6 +149,13 @@ def validate(
     if unknown:
         raise ValidationError(
             f"unknown run: {', '.join(unknown)}.", remedy=f"choose from: {', '.join(DESCRIPTIONS)}.", code="unknown-run"
+        )
+    outputs = [name for name, node in deployment.graph.nodes.items() if isinstance(node, Output)]
+    if len(outputs) != 1:
+        raise ValidationError(
+            f"the network has {len(outputs)} outputs ({', '.join(outputs)}); the answer to a recording is read from one.",
+            remedy="compile a network with one output.",
+            code="several-outputs",
         )
     if len(labels) == 0:
         raise ValidationError("the data set has no recordings.", remedy="give at least one.", code="no-recordings")
@@ -166,10 +179,19 @@ def validate(
         "quantized": dequantize(deployment.quantized),
         "time_stepped": deployment.quantized.graph,
     }
+    missing = [name for name in neurons.values() if name not in graphs["float"].nodes]
+    if missing:
+        raise ValidationError(
+            f"the reference has no neurons called {', '.join(missing)}, which the compiled network has.",
+            remedy="give the graph that was compiled, or one with the same names.",
+            code="reference",
+        )
     chosen = [name for name in graphs if name in runs]
     events = {"event_driven": deployment, **{f"event_driven[{name}]": other for name, other in variants.items()}}
     total = len(dataset) * (len(chosen) + len(events))
     results: dict[str, Run] = {}
+    for other in events.values():
+        other.executor(slow_clock_hz=slow_clock_hz)  # refuses what it cannot execute before the long runs, not after
 
     def advance(done: int, _: int) -> None:
         progress(len(results) * len(dataset) + done, total)
@@ -178,4 +200,4 @@ def validate(
         results[name] = time_stepped_run(graphs[name], dataset, neurons, dt_us=dt_us, progress=advance)
     for name, other in events.items():
         results[name] = event_driven_run(other, dataset, threads=threads, slow_clock_hz=slow_clock_hz, progress=advance)
-    return Validation(labels, results, dt_us, dataset.source)
+    return Validation(labels, results, dt_us, dataset.source, program_hash(program))

@@ -36,6 +36,7 @@ def test_compile_prints_every_step_and_writes_the_program(tmp_path, cli, small_g
         "quantize.json",
         "mapping.json",
         "program.json",
+        "deployment.json",
         "compile.yaml",
     }
     assert written == files
