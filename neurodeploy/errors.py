@@ -1,5 +1,8 @@
 """One exception class per stage. Each message names the place, the rule, the value, the limit and the remedy."""
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class NeurodeployError(Exception):
     """Base of every error a user can cause.
@@ -64,9 +67,18 @@ class ValidationError(NeurodeployError):
 
 
 class CheckFailed(NeurodeployError):
-    """A check ran to its end and its answer is no (exit code 1)."""
+    """A check ran to its end and its answer is no (exit code 1).
+
+    Args:
+        message, remedy, code: see ``NeurodeployError``.
+        result: what the check found, JSON-ready; ``--json`` prints it beside the error.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, *, remedy: str, code: str, result: Mapping[str, Any]) -> None:
+        super().__init__(message, remedy=remedy, code=code)
+        self.result = result
 
 
 class DeviceError(NeurodeployError):

@@ -10,9 +10,14 @@ from neurodeploy.files import replacing, write_json, write_text
 
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", "old")
-    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "a.txt") as temporary:
-        temporary.write_text("half")
-        raise ZeroDivisionError
+
+    def half_a_file() -> None:
+        with replacing(tmp_path / "a.txt") as temporary:
+            temporary.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        half_a_file()
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "a.txt", {"value": float("nan")})
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]

@@ -3,11 +3,14 @@
 import importlib
 import json
 import sys
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 import click
 
 from neurodeploy import __version__
-from neurodeploy.errors import NeurodeployError
+from neurodeploy.errors import CheckFailed, NeurodeployError
 
 #: verb -> what ``neurodeploy --help`` says of it, in the order of a project's life.
 VERBS = {
@@ -54,7 +57,7 @@ def main() -> None:
     try:
         code = neurodeploy.main(standalone_mode=False)
     except NeurodeployError as error:
-        _report(str(error), error.code, as_json)
+        _report(str(error), error.code, as_json, error.result if isinstance(error, CheckFailed) else {})
         code = error.exit_code
     except click.ClickException as error:
         if as_json:
@@ -72,7 +75,7 @@ def main() -> None:
     sys.exit(code or 0)
 
 
-def _report(message: str, code: str, as_json: bool) -> None:
+def _report(message: str, code: str, as_json: bool, result: Mapping[str, Any] = MappingProxyType({})) -> None:
     if as_json:
-        click.echo(json.dumps({"error": {"code": code, "message": message}}, sort_keys=True))
+        click.echo(json.dumps({**result, "error": {"code": code, "message": message}}, sort_keys=True))
     click.echo(f"error[{code}]: {message}", err=True)

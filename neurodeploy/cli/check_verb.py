@@ -10,6 +10,7 @@ from neurodeploy.cli.verb import verb
 from neurodeploy.deployment import compile
 from neurodeploy.errors import CheckFailed, ConstraintError, MappingError, QuantizeError
 from neurodeploy.graph.load import load
+from neurodeploy.quantize import with_v_min
 from neurodeploy.target import load_target
 
 
@@ -26,12 +27,12 @@ def command(options: CheckOptions) -> dict[str, Any]:
     Exit code 1 if it does not fit.
     """
     target = load_target(options.target)
-    graph = load(options.model)
+    graph = with_v_min(load(options.model), options.v_min)
     findings = target.family.check(graph, target.chip)
     problem = remedy = None
     if not any(finding.rule.severity == "error" for finding in findings):
         try:
-            compile(graph, target=target, v_min=options.v_min)
+            compile(graph, target=target)
         except (QuantizeError, ConstraintError, MappingError) as error:
             problem, remedy = error.message, error.remedy
     for finding in findings:
@@ -39,16 +40,18 @@ def command(options: CheckOptions) -> dict[str, Any]:
     failing = [finding.message for finding in findings if options.strict or finding.rule.severity == "error"]
     if problem is not None:
         failing.append(problem)
+    result = {
+        "model": str(options.model),
+        "target": target.name,
+        "findings": [finding.to_dict() for finding in findings],
+        "fits": not failing,
+    }
     if failing:
         raise CheckFailed(
             f"{options.model} does not fit {target.name}: " + " ".join(failing),
             remedy=remedy or "see the remedy of each finding.",
             code="does-not-fit",
+            result=result,
         )
     say(f"{options.model} fits {target.name}.")
-    return {
-        "model": str(options.model),
-        "target": target.name,
-        "findings": [finding.to_dict() for finding in findings],
-        "fits": True,
-    }
+    return result

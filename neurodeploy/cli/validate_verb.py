@@ -8,7 +8,7 @@ from pydantic import Field
 import neurodeploy as nd
 from neurodeploy.cli.output import progress, say, table
 from neurodeploy.cli.verb import Options, verb, write_resolved
-from neurodeploy.errors import CheckFailed
+from neurodeploy.errors import CheckFailed, ConfigError
 from neurodeploy.events.dataset import load_npz
 from neurodeploy.validation.sample import write_sample
 from neurodeploy.validation.validate import RunName, describe, validate
@@ -46,6 +46,13 @@ def command(options: ValidateOptions) -> dict[str, Any]:
 
     Writes validation.json, per_sample.csv and sample.npz (one recording's spikes, for the report) into the run folder.
     """
+    if options.max_loss is not None and "float" not in options.runs:
+        raise ConfigError(
+            f"max_loss is {options.max_loss:g}, and the float run it compares with is not among the runs "
+            f"({', '.join(options.runs)}).",
+            remedy="add --runs float, or leave --max-loss out.",
+            code="max-loss",
+        )
     deployment = nd.open(options.run)
     dataset = load_npz(options.data, sensor_size=deployment.program.input_shape)[: options.samples]
     variants = {
@@ -75,22 +82,25 @@ def command(options: ValidateOptions) -> dict[str, Any]:
         ],
     )
     say(f"wrote {options.run / 'validation.json'}")
-    _check(options, accuracy)
-    return result.to_dict()
+    content = result.to_dict()
+    _check(options, accuracy, content)
+    return content
 
 
-def _check(options: ValidateOptions, accuracy: dict[str, float]) -> None:
+def _check(options: ValidateOptions, accuracy: dict[str, float], result: dict[str, Any]) -> None:
     reached = accuracy["event_driven"]
     if options.min_accuracy is not None and reached < options.min_accuracy:
         raise CheckFailed(
             f"event-driven accuracy {reached:.1%} is below --min-accuracy {options.min_accuracy:.1%}.",
             remedy="see the rows of the table for the step that loses it.",
             code="accuracy",
+            result=result,
         )
-    if options.max_loss is not None and "float" in accuracy and accuracy["float"] - reached > options.max_loss:
+    if options.max_loss is not None and accuracy["float"] - reached > options.max_loss:
         raise CheckFailed(
             f"event-driven accuracy {reached:.1%} is {accuracy['float'] - reached:.1%} below float "
             f"({accuracy['float']:.1%}); --max-loss allows {options.max_loss:.1%}.",
             remedy="see the rows of the table for the step that loses it.",
             code="accuracy-loss",
+            result=result,
         )

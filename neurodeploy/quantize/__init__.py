@@ -1,6 +1,6 @@
 """From a float graph to the integers of a chip: folding passes, scales, rounding, and a report of what that cost."""
 
-from neurodeploy.quantize.integers import PASSES, Quantized, load_quantized, quantize
+from neurodeploy.quantize.integers import PASSES, Quantized, load_quantized, quantize, with_v_min
 from neurodeploy.quantize.layer import LayerQuantization, QuantizationSpec
 
-__all__ = ["PASSES", "LayerQuantization", "QuantizationSpec", "Quantized", "load_quantized", "quantize"]
+__all__ = ["PASSES", "LayerQuantization", "QuantizationSpec", "Quantized", "load_quantized", "quantize", "with_v_min"]

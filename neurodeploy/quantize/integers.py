@@ -108,7 +108,7 @@ def quantize(
                 remedy="quantize the float network.",
                 code="integers",
             )
-    graph = _with_v_min(graph, v_min)
+    graph = with_v_min(graph, v_min)
     for step in PASSES:
         graph = step(graph)
         on_step(step.__name__, (step.__doc__ or "").split("\n", 1)[0])
@@ -120,13 +120,22 @@ def quantize(
     return Quantized(graph.with_nodes(changed), layers, spec)
 
 
-def _with_v_min(graph: Graph, v_min: str | float | None) -> Graph:
+def with_v_min(graph: Graph, v_min: str | float | None) -> Graph:
+    """The network with another lower bound of the potential in every neuron layer.
+
+    Args:
+        graph: a float network.
+        v_min: as for ``quantize``; None changes nothing.
+
+    Raises:
+        QuantizeError: ``v_min`` is none of these.
+    """
     if v_min is None:
         return graph
     if v_min not in ("-threshold", "lowest"):
         try:
             v_min = float(v_min)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise QuantizeError(
                 f"v_min is {v_min!r}.",
                 remedy="give '-threshold', 'lowest', a negative number, or nothing.",

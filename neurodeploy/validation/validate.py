@@ -153,7 +153,7 @@ def validate(
     outputs = [name for name, node in deployment.graph.nodes.items() if isinstance(node, Output)]
     if len(outputs) != 1:
         raise ValidationError(
-            f"the network has {len(outputs)} outputs ({', '.join(outputs)}); the answer to a recording is read from one.",
+            f"the network has {len(outputs)} outputs ({', '.join(outputs)}); the answer is read from one.",
             remedy="compile a network with one output.",
             code="several-outputs",
         )

@@ -116,8 +116,8 @@ def check_executable(program: DynapcnnProgram, slow_clock_hz: float | None) -> N
         raise EmulationError(
             f"layers {', '.join(leaky)} have biases. A bias on this chip is a leak, added on each tick of "
             "the slow clock; no clock was given.",
-            remedy="give slow_clock_hz=... (--slow-clock-hz); one tick per training time step, 1e6 / dt_us, reproduces the "
-            "trained bias.",
+            remedy="give slow_clock_hz=... (--slow-clock-hz); one tick per training time step, 1e6 / dt_us, reproduces "
+            "the trained bias.",
             code="slow-clock",
         )
     if slow_clock_hz is not None and not (math.isfinite(slow_clock_hz) and 0 < slow_clock_hz <= 1e6):

@@ -7,7 +7,8 @@ import pytest
 
 from neurodeploy.events.dataset import save_npz
 from neurodeploy.graph.file import save_graph
-from neurodeploy.graph.nodes import BatchNorm2d, Conv2d, Flatten, Linear, Neuron, SumPool2d
+from neurodeploy.graph.graph import Graph
+from neurodeploy.graph.nodes import BatchNorm2d, Conv2d, Flatten, Input, Linear, Neuron, Output, SumPool2d
 from tests.cli.conftest import chain, neuron, weights
 
 
@@ -164,3 +165,14 @@ def test_errors_are_json_when_asked(tmp_path, cli):
     assert result.code == 2
     assert result.json["error"]["code"]
     assert "missing.nir" in result.json["error"]["message"]
+
+
+def test_a_network_with_two_outputs_has_no_one_answer(tmp_path, cli, recordings):
+    nodes = {"input": Input((2, 12, 12)), "a": conv(3, 2, 3, 3), "an": neuron(), "b": conv(3, 3, 10, 10)}
+    nodes |= {"bn": neuron(), "first": Output(), "second": Output()}
+    edges = [("input", "a"), ("a", "an"), ("an", "b"), ("b", "bn"), ("an", "first"), ("bn", "second")]
+    save_graph(Graph(nodes, tuple(edges)), tmp_path / "model.safetensors")
+    save_npz(tmp_path / "data.npz", recordings)
+    assert cli("compile", tmp_path / "model.safetensors", "-o", tmp_path / "run").code == 0
+    result = cli("validate", tmp_path / "run", "--data", tmp_path / "data.npz", "--runs", "event_driven")
+    one_error(result, "2 outputs", "first, second")

@@ -13,6 +13,8 @@ import yaml
 from neurodeploy.cli import VERBS
 from neurodeploy.events.dataset import save_npz
 from neurodeploy.graph.file import save_graph
+from neurodeploy.graph.nodes import Conv2d
+from tests.cli.conftest import chain, neuron, weights
 
 
 @pytest.fixture
@@ -101,6 +103,45 @@ def test_a_failed_check_is_exit_code_1(cli, run_folder):
     assert result.code == 1
     assert "min-accuracy" in result.err
     assert (run_folder / "validation.json").is_file(), "the results of a failed check are kept"
+    result = cli("validate", run_folder, "--data", data, "--runs", "event_driven", "--min-accuracy", 1, "--json")
+    assert result.code == 1
+    assert result.json["error"]["code"] == "accuracy"
+    assert result.json["runs"]["event_driven"]["accuracy"] < 1
+
+
+def test_a_loss_needs_something_to_compare_with(cli, run_folder):
+    data = run_folder.parent / "data.npz"
+    result = cli("validate", run_folder, "--data", data, "--runs", "event_driven", "--max-loss", 0.5)
+    assert result.code == 2
+    assert "--runs float" in result.err
+
+
+def test_check_lists_its_findings_also_when_it_fails(tmp_path, cli):
+    save_graph(chain(Conv2d(weights(2, 2, 3, 3), stride=(3, 3)), neuron()), tmp_path / "model.safetensors")
+    result = cli("check", tmp_path / "model.safetensors", "--json")
+    assert result.code == 1
+    assert [found["code"] for found in result.json["findings"] if found["severity"] == "error"] == ["stride", "stride"]
+    assert result.json["fits"] is False
+
+
+def test_check_asks_what_compile_would_with_the_same_v_min(tmp_path, cli):
+    model = tmp_path / "model.safetensors"
+    save_graph(chain(Conv2d(weights(2, 2, 3, 3)), neuron(v_min=0.0)), model)
+    assert cli("check", model).code == 1
+    assert cli("check", model, "--v-min", "lowest").code == 0
+    assert cli("compile", model, "--v-min", "lowest", "-o", tmp_path / "run").code == 0
+
+
+@pytest.mark.parametrize("flag", [["--v-min", "-threshold"], ["--v-min=-threshold"]])
+def test_a_v_min_that_begins_with_a_dash(flag, tmp_path, cli, small_graph, run_folder):
+    save_graph(small_graph, tmp_path / "model.safetensors")
+    for verb in ("compile", "quantize", "map"):
+        assert cli(verb, tmp_path / "model.safetensors", *flag, "-o", tmp_path / "dash").code == 0
+    assert cli("check", tmp_path / "model.safetensors", *flag).code == 0
+    options = yaml.safe_load((tmp_path / "dash" / "compile.yaml").read_text())
+    assert options["v_min"] == "-threshold"
+    data = ["--data", run_folder.parent / "data.npz", "--runs", "event_driven"]
+    assert "event_driven[v_min=-threshold]" in cli("validate", run_folder, *data, *flag, "--json").json["runs"]
 
 
 def test_validation_does_not_depend_on_threads(cli, run_folder):

@@ -161,7 +161,7 @@ BAD_NODES = {
 
 @pytest.mark.parametrize("node", BAD_NODES.values(), ids=BAD_NODES)
 def test_malformed_nodes_are_refused_by_name(node):
-    with pytest.raises(GraphError, match="^bad: ") as info:
+    with pytest.raises(GraphError, match=r"^bad: ") as info:
         Graph({"in": Input((2, 8, 8)), "bad": node, "out": Output()}, (("in", "bad"), ("bad", "out")))
     assert info.value.remedy
 
