@@ -286,11 +286,9 @@ void backward(const Options& options, const BackwardArrays<Real>& arrays) {
                         const std::int64_t column = first + offset;
                         const Real* v =
                             recompute ? recomputed + (t - start) * tiling.columns + offset : arrays.v + row + offset;
-                        if (t > 0) {  // processors prefetch badly backwards
-                            const std::int64_t next = row + offset - options.step_stride();
-                            prefetch_row(arrays.grad_spikes + next, n);
-                            if (!recompute) prefetch_row(arrays.v + next, n);
-                        }
+                        // Processors prefetch badly backwards; asking for one row before each loop overlaps both.
+                        const std::int64_t next = row + offset - options.step_stride();
+                        if (!recompute && t > 0) prefetch_row(arrays.v + next, n);
                         const Real* threshold = parameters.threshold.at(column);
                         Blocks<Real>::linearise[options.surrogate][options.max_spikes == 1](
                             n, v, threshold, rate.at(column), peak.at(column), inverse_width, scale, limit, spike_block,
@@ -302,6 +300,7 @@ void backward(const Options& options, const BackwardArrays<Real>& arrays) {
                                     kind, v[i] - threshold[i], units[i], options.width, options.scale));
                             }
                         }
+                        if (t > 0) prefetch_row(arrays.grad_spikes + next, n);
                         Real* grad_x = streaming ? grad_x_block : arrays.grad_x + row + offset;
                         double* sums[3] = {nullptr, nullptr, nullptr};
                         if (wants_parameters) {
