@@ -865,7 +865,7 @@ private:
     bool fifo_, zero_touches_, wrap_, tick_fires_, tick_first_, compute_outside_;
     bool leaks_ = false, queued_ = false;
     int64_t ticks_ = 0;
-    size_t chunk_ = kMaxSteps;
+    size_t chunk_ = 16;  // steps; grows while they cause little work
     std::vector<Core> cores_;
     std::vector<std::vector<std::pair<int, Edge>>> outgoing_;
     std::vector<int64_t> times_;

@@ -55,7 +55,7 @@ class Switches:
         for name, kind in get_type_hints(type(self)).items():
             choices = get_args(kind) or (False, True)
             value = getattr(self, name)
-            if not any(value is choice or value == choice for choice in choices):
+            if value not in choices:
                 raise ConfigError(
                     f"switch {name} is {value!r}; it has {', '.join(map(repr, choices))}.",
                     remedy="use one of these values.",

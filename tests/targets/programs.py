@@ -54,7 +54,8 @@ def program(*cores: CoreProgram, entry: int | None = None) -> DynapcnnProgram:
 def random_events(rng: np.random.Generator, shape: tuple[int, int, int], n: int, span_us: int = 3000) -> EventArray:
     C, H, W = shape
     # Few distinct places, so that potentials move far and thresholds are crossed.
-    y, x = rng.integers(0, max(1, H // 2), n), rng.integers(0, W, n)
+    top = H if rng.random() < 0.5 else max(1, H // 2)
+    y, x = rng.integers(0, top, n), rng.integers(0, W, n)
     return make_events(np.sort(rng.integers(0, span_us, n)), x, y, rng.integers(0, min(C, 256), n))
 
 

@@ -143,7 +143,7 @@ def test_dense_cores_equal_the_specification(F: int, hard: bool) -> None:
     # One neuron map of 1x1; with stride 4 and kernel 2 some places of the 4x4 input reach no neuron.
     rng = np.random.default_rng(F)
     for k, stride, high, low in ((4, 1, 200, -200), (2, 4, 60, -32768), (4, 1, 32760, -32768)):
-        weights = np.clip(rng.normal(5 if high > 200 else 0, 50, (F, 3, k, k)).round(), -128, 127)
+        weights = np.clip(rng.normal(12, 50, (F, 3, k, k)).round(), -128, 127)
         initial = np.full((F, 1, 1), high - 300 if high > 300 else 0, np.int16)
         dense = core(weights, (3, 4, 4), stride=(stride,) * 2, high=high, low=low, hard=hard, initial=initial)
         after = core(np.eye(4)[:, :, None, None], (4, 1, 1), number=1, high=1, low=-1)
@@ -251,6 +251,17 @@ class TestVectors:
         second = core([[[[1]]]], (1, 4, 4), number=1, high=1, low=-1)
         run = executor(program(first, second)).run(repeat(1, y=5, x=4))
         assert run.spikes[["layer", "t", "c", "y", "x"]].tolist() == [(0, 0, 0, 5, 4), (1, 0, 0, 2, 2)]
+
+
+@pytest.mark.parametrize("isa", _ext.dynapcnn.instruction_sets())
+def test_a_neuron_that_starts_at_its_threshold_is_silent_until_a_weight_touches_it(isa: str) -> None:
+    initial = np.full((2, 3, 3), 50, np.int16)
+    weights = np.array([[[[0, 0], [0, -1]]], [[[1, 0], [0, 0]]]])
+    built = program(core(weights, (1, 4, 4), high=50, low=-50, initial=initial))
+    run = Emulator(built, _isa=isa).run(repeat(1, x=1, y=1))
+    assert run.counters["layer0"]["synops"] == 8
+    assert run.spikes[["c", "y", "x"]].tolist() == [(1, 1, 1)]
+    assert_same(run, Specification(built).run(repeat(1, x=1, y=1)))
 
 
 # ---- switches -----------------------------------------------------------------------------------------------------

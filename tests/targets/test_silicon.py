@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+import neurodeploy as nd
 from neurodeploy.events import load_npz
 from neurodeploy.targets.dynapcnn.emulator import Emulator
+from neurodeploy.targets.dynapcnn.specification import Specification
 from tests.shared_data import SHARED, needs_shared
 from tests.targets.programs import core, program
 
@@ -45,3 +47,13 @@ def test_first_layer_equals_the_chip_as_published(digit: int) -> None:
     assert counts.sum() == emulated_spikes == run.counters["layer0"]["spikes"] == len(run.spikes)
     assert chip.sum() == chip_spikes
     assert np.abs(counts.astype(np.int64) - chip).sum() == difference
+
+
+@needs_shared
+def test_the_whole_network_equals_the_specification_on_a_real_recording() -> None:
+    program = nd.compile(SHARED / "speck-reference" / "cnn_sinabs.nir", target="speck2f", v_min="-threshold").program
+    events, _ = load_npz(SHARED / "nmnist-small" / "nmnist_test.npz", sensor_size=(2, 34, 34))[0]
+    expected, emulated = Specification(program).run(events[:250]), Emulator(program).run(events[:250])
+    assert all(counter["spikes"] > 20 for counter in list(expected.counters.values())[:-1])
+    assert emulated.counters == expected.counters
+    assert np.array_equal(emulated.spikes, expected.spikes)
