@@ -326,14 +326,23 @@ class TestSwitches:
         run = executor(program(first, last), Switches(destination_order=order)).run(repeat(1))
         assert run.spikes["c"][run.spikes["layer"] == 1].tolist() == features
 
+    @pytest.mark.parametrize("axis", ["x", "y"])
     @pytest.mark.parametrize(("outside", "dropped", "spikes"), [("drop", 1, 0), ("compute", 0, 1)])
-    def test_outside_events(self, executor: type, outside: str, dropped: int, spikes: int) -> None:
+    def test_outside_events(self, executor: type, outside: str, dropped: int, spikes: int, axis: str) -> None:
         # 3 columns pooled by 2 leave column 2 // 2 = 1 outside a map declared 1 wide; padding lets it reach column 0.
-        first = core([[[[1]]]], (1, 1, 3), high=1, low=-1, destinations=(Destination(1, pooling=2),))
+        shape = (1, 1, 3) if axis == "x" else (1, 3, 1)
+        first = core([[[[1]]]], shape, high=1, low=-1, destinations=(Destination(1, pooling=2),))
         last = core(np.ones((1, 1, 3, 3)), (1, 1, 1), number=1, padding=(1, 1), high=1, low=-1)
-        run = executor(program(first, last), Switches(outside_events=outside)).run(repeat(1, x=2))
+        run = executor(program(first, last), Switches(outside_events=outside)).run(repeat(1, **{axis: 2}))
         assert run.counters["layer1"]["dropped"] == dropped
         assert run.counters["layer1"]["events"] == run.counters["layer1"]["spikes"] == spikes
+
+    def test_a_feature_without_weights_is_dropped(self, executor: type) -> None:
+        first = core(np.ones((2, 1, 1, 1)), (1, 1, 1), high=1, low=-1, destinations=(Destination(1, 1, 1),))
+        last = core(np.ones((1, 2, 1, 1)), (2, 1, 1), number=1, high=1, low=-1)
+        for outside in ("drop", "compute"):
+            run = executor(program(first, last), Switches(outside_events=outside)).run(repeat(1))
+            assert run.counters["layer1"] == {"events": 1, "synops": 1, "spikes": 1, "dropped": 1, "saturated": 0}
 
     def test_ticks_come_at_the_floor_of_multiples_of_the_period(self, executor: type) -> None:
         built = program(core([[[[1]]]], (1, 1, 1), high=1, low=-1, biases=[1]))
