@@ -275,7 +275,7 @@ def pooling_is_plain(layer: CoreLayer, chip: Chip) -> Breaches:
         (ky, kx), stride, padding = pool.kernel, tuple(pool.stride), tuple(pool.padding)
         if ky != kx or stride != (ky, kx) or padding != (0, 0):
             value = f"kernel {(ky, kx)}, stride {stride}, padding {padding}"
-            side = min((2, 4), key=lambda side: abs(side - ky))
+            side = min(chip.limits.poolings.value, key=lambda side: (abs(side - ky), side))
             yield Breach(value, "square, stride = kernel, padding 0", f"use a pooling of {side} with stride {side}.")
 
 

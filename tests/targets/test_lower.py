@@ -192,3 +192,51 @@ def test_layers_that_compete_are_explained():
 def test_too_many_layers_are_explained():
     with pytest.raises(MappingError, match=r"10 layers, the chip has 9 cores.\n Remedy: remove or join at least 1"):
         compiled(chain((1, 4, 4), [(2, 1, 1, 0, 1)] * 10))
+
+
+def remedy_of(graph):
+    with pytest.raises(MappingError) as caught:
+        compiled(graph)
+    return caught.value.remedy
+
+
+def test_a_remedy_is_followed_to_the_last_layer():
+    # A stride of 2 in conv0 would fit there, and leave conv2 a map smaller than its kernel.
+    spec = [(64, 3, 1, 1, 1), (8, 1, 1, 0, 4), (8, 7, 1, 0, 1)]
+    remedy = remedy_of(chain((2, 48, 48), spec))
+    assert "stride" not in remedy
+    assert remedy == "give conv0 at most 16 output features (it has 64)."
+    compiled(chain((2, 48, 48), [(16, 3, 1, 1, 1), *spec[1:]]))
+    # With a smaller kernel at the end the stride is a remedy, and a true one.
+    spec = [*spec[:2], (8, 5, 1, 0, 1)]
+    assert "give conv0 a stride of 2 (it has 1)" in remedy_of(chain((2, 48, 48), spec))
+    compiled(chain((2, 48, 48), [(64, 3, 2, 1, 1), *spec[1:]]))
+
+
+def test_no_remedy_pools_by_more_than_a_core_can():
+    spec = [(4, 1, 1, 0, 4), (1024, 1, 1, 0, 1), (4, 1, 1, 0, 1)]
+    assert "pool the input" not in remedy_of(chain((1, 64, 64), spec))
+    spec[0] = (4, 1, 2, 0, 2)
+    assert "pool the input of conv1 by a further factor of 2" in remedy_of(chain((1, 64, 64), spec))
+    compiled(chain((1, 64, 64), [(4, 1, 2, 0, 4), *spec[1:]]))
+
+
+def test_no_remedy_makes_added_branches_unequal():
+    def convolution(out, inputs, kernel):
+        return Conv2d(weights((out, inputs, kernel, kernel)))
+
+    nodes = {"input": Input((2, 34, 34))}
+    edges = [("add", "last"), ("last", "last_spikes"), ("last_spikes", "output"), ("input", "stem")]
+    for name, conv in {
+        "stem": convolution(4, 2, 3),
+        "left": convolution(128, 4, 1),  # 131072 words of neurons: on no core
+        "right": convolution(128, 4, 1),
+        "last": convolution(2, 128, 1),
+    }.items():
+        nodes |= {name: conv, f"{name}_spikes": Neuron(np.array(150, np.int16), np.array(-150, np.int16))}
+    nodes |= {"add": Add(), "output": Output()}
+    for side in ("left", "right"):
+        edges += [("stem", "stem_spikes"), ("stem_spikes", side), (side, f"{side}_spikes"), (f"{side}_spikes", "add")]
+    remedy = remedy_of(Graph(nodes, tuple(dict.fromkeys(edges))))
+    # One branch alone cannot change its shape: only changes of both would do, which is what is said.
+    assert remedy == "use fewer features, a larger stride or more pooling in several of: left, right."
