@@ -1,7 +1,8 @@
 """Small charts as SVG text. Colours and fonts come from the page's style sheet (``report.html.j2``)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import pairwise
 
 
 def bars(values: Sequence[float], labels: Sequence[str], *, step: int = 27, height: int = 90) -> str:
@@ -35,21 +36,47 @@ def meter(used: float, limit: float, *, width: int = 120) -> str:
     )
 
 
-def network(boxes: Sequence[tuple[str, Sequence[str]]], *, box: tuple[int, int] = (138, 74), gap: int = 26) -> str:
-    """A chain of labelled boxes, left to right, wrapped after six.
+def network(
+    boxes: Mapping[str, Sequence[str]],
+    arrows: Sequence[tuple[str, str]],
+    *,
+    box: tuple[int, int] = (138, 74),
+    gap: int = 26,
+) -> str:
+    """Labelled boxes joined by arrows. A chain is wrapped after six; branches stand below each other.
 
     Args:
-        boxes: (title, lines of text) per box.
-        box: width and height of one box.
-        gap: space for the arrow between two boxes.
+        boxes: title -> lines of text, every box after those that lead to it.
+        arrows: (title, title) pairs.
+        box: width and height of one box, in pixels.
+        gap: space for the arrow between two boxes, in pixels.
     """
     w, h = box
-    per_row = 6
-    rows = (len(boxes) + per_row - 1) // per_row
-    width, height = per_row * (w + gap), rows * (h + gap)
+    titles = list(boxes)
+    if list(arrows) == list(pairwise(titles)):
+        cells = {title: (index % 6, index // 6) for index, title in enumerate(titles)}
+    else:
+        cells = {}
+        for title in titles:
+            column = max((cells[before][0] + 1 for before, after in arrows if after == title), default=0)
+            cells[title] = column, sum(taken == column for taken, _ in cells.values())
+    corners = {title: (column * (w + gap), row * (h + gap) + 2) for title, (column, row) in cells.items()}
+    width = max(x for x, _ in corners.values()) + w + gap
+    height = max(y for _, y in corners.values()) + h + gap
     parts = []
-    for index, (title, lines) in enumerate(boxes):
-        x, y = (index % per_row) * (w + gap), (index // per_row) * (h + gap) + 2
+    for before, after in arrows:
+        (x, y), (to_x, to_y) = corners[before], corners[after]
+        middle, to_middle = y + h / 2, to_y + h / 2
+        if to_x <= x:  # the next row of a wrapped chain
+            parts.append(f'<path class="arrow" d="M{x + w + 4} {middle} h{gap - 9} m-5 -4 l5 4 l-5 4"/>')
+            continue
+        start, end = x + w + 4, to_x - 5
+        # An arrow over more than one column passes below the boxes between.
+        dip = 0.85 * h if cells[after][0] - cells[before][0] > 1 else 0
+        curve = f"C{start + gap} {middle + dip} {end - gap} {to_middle + dip} {end} {to_middle}"
+        parts.append(f'<path class="arrow" d="M{start} {middle} {curve} m-5 -4 l5 4 l-5 4"/>')
+    for title, lines in boxes.items():
+        x, y = corners[title]
         text = "".join(
             f'<text class="small" x="{x + 8}" y="{y + 32 + 13 * i}">{escape(line)}</text>'
             for i, line in enumerate(lines)
@@ -58,7 +85,4 @@ def network(boxes: Sequence[tuple[str, Sequence[str]]], *, box: tuple[int, int] 
             f'<rect class="box" x="{x + 1}" y="{y}" width="{w}" height="{h}" rx="5"/>'
             f'<text class="name" x="{x + 8}" y="{y + 17}">{escape(title)}</text>{text}'
         )
-        if index + 1 < len(boxes):
-            middle = y + h / 2
-            parts.append(f'<path class="arrow" d="M{x + w + 4} {middle} h{gap - 9} m-5 -4 l5 4 l-5 4"/>')
     return f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">{"".join(parts)}</svg>'

@@ -56,13 +56,22 @@ def write_report(folder: str | Path) -> Path:
 
 
 def _network(deployment: Deployment) -> str:
+    events = "events"
+    while events in deployment.layers:  # a layer may have any name
+        events += " "
     shape = deployment.program.input_shape
-    boxes = [("events", [f"{shape[0]} channels", f"{shape[1]} x {shape[2]} pixels"])]
-    for name, core in deployment.layers.items():
+    boxes = {events: [f"{shape[0]} channels", f"{shape[1]} x {shape[2]} pixels"]}
+    fed = {end["layer"] for layer in deployment.mapping["layers"] for end in layer["destinations"]}
+    arrows = []
+    for layer in deployment.mapping["layers"]:
+        name, core = layer["name"], deployment.layers[layer["name"]]
         c, h, w = core.output_shape
         lines = [f"{c} x {h} x {w} neurons", f"kernel {core.kernel_size}, stride {core.stride[0]}"]
-        boxes.append((name, [*lines, f"core {core.core}"]))
-    return charts.network(boxes)
+        boxes[name] = [*lines, f"core {core.core}"]
+        if name not in fed:
+            arrows.append((events, name))
+        arrows += [(name, end["layer"]) for end in layer["destinations"]]
+    return charts.network(boxes, arrows)
 
 
 def _cores(deployment: Deployment) -> list[dict[str, Any]]:
