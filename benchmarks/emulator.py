@@ -112,7 +112,7 @@ def beside_sinabs(emulator: Emulator, recordings: list[EventArray]) -> dict[str,
                         module.reset_states()
                 network(raster)
 
-    repeats = 50
+    repeats = 10
     time_stepped()
     ours, theirs = [], []
     for _ in range(ROUNDS):
@@ -170,7 +170,7 @@ def main() -> None:
         for isa in _ext.dynapcnn.instruction_sets()[1:]:
             part = recordings[: 20 if isa == "portable" else None]
             rows.append(measure(f"network, no v_min, {isa} code", Emulator(free, _isa=isa), part))
-        comparison = beside_sinabs(Emulator(bounded), recordings[:2])
+        comparison = beside_sinabs(Emulator(bounded), recordings[:10])
     else:
         print(f"{NETWORK} and {RECORDINGS} are not here: only synthetic cores are measured")
     for features, threshold, text in ((64, 300, "weights below threshold"), (64, 60, "weights above threshold")):
@@ -204,7 +204,7 @@ def main() -> None:
     if isinstance(comparison, str):
         lines.append(comparison[0].upper() + comparison[1:] + ".")
     else:
-        steps = " and ".join(map(str, comparison["time_steps"]))
+        steps = f"{min(comparison['time_steps'])} to {max(comparison['time_steps'])}"
         ours, theirs = comparison["emulator_ms_per_recording"], comparison["sinabs_ms_per_recording"]
         lines.append(
             "Beside sinabs' time-stepped simulation of the same network (v_min = -threshold, 1 ms bins, "

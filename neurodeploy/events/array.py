@@ -57,7 +57,7 @@ def as_events(array: Any, *, sensor_size: tuple[int, int, int] | None = None, so
                     remedy="give the right sensor size, or crop the recording to it.",
                     code="event-outside-sensor",
                 )
-    for name in ("x", "y", "p"):
+    for name in ("x", "y", "p") if array.dtype != EVENT_DTYPE else ():
         limit = np.iinfo(EVENT_DTYPE[name]).max
         if array.size and not 0 <= int(array[name].min()) <= int(array[name].max()) <= limit:
             raise EventError(

@@ -24,6 +24,7 @@
 #include <string>
 #include <vector>
 
+#include "multiversion.hpp"
 #include "registry.hpp"
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -501,6 +502,34 @@ Isa choose(const std::string& name) {
     throw std::invalid_argument("instruction set " + name + " is not available here");
 }
 
+// ---- spikes between cores -------------------------------------------------------------------------------------------
+
+// A spike as an event for the core at the other end, which may lie outside its input map. Without the feature shift.
+ND_INLINE uint32_t route(uint32_t spike, const Edge& edge) {
+    const uint32_t x = (spike & 127) >> edge.log2_pooling;
+    const uint32_t y = (spike >> edge.log2_pooling) & (127u >> edge.log2_pooling) << 7;
+    return (spike & (kTag | 1023u << 14)) | y | x;
+}
+
+ND_MULTIVERSION void route_all(const uint32_t* spikes, size_t n, const Edge& edge, uint32_t* events) {
+    const Edge local = edge;
+    const uint32_t shift = static_cast<uint32_t>(local.shift) << 14;
+    for (size_t i = 0; i < n; ++i) events[i] = route(spikes[i], local) + shift;
+}
+
+// Two loops, so that the first one is done with vectors.
+ND_MULTIVERSION void count_all(const uint32_t* spikes, size_t n, uint32_t width, uint32_t area, uint32_t* counts) {
+    uint32_t neurons[256];
+    for (size_t from = 0; from < n; from += 256) {
+        const size_t count = std::min<size_t>(256, n - from);
+        for (size_t i = 0; i < count; ++i) {
+            const uint32_t s = spikes[from + i];
+            neurons[i] = feature_of(s) * area + y_of(s) * width + x_of(s);
+        }
+        for (size_t i = 0; i < count; ++i) ++counts[neurons[i]];
+    }
+}
+
 // ---- the network --------------------------------------------------------------------------------------------------
 
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
@@ -768,13 +797,6 @@ private:
         }
     }
 
-    // A spike as an event for `core`, which may lie outside its input map.
-    static uint32_t route(uint32_t spike, const Edge& edge) {
-        const uint32_t x = (spike & 127) >> edge.log2_pooling;
-        const uint32_t y = (spike >> edge.log2_pooling) & (127u >> edge.log2_pooling) << 7;
-        return (spike & (kTag | 1023u << 14)) | y | x;
-    }
-
     // Append a spike's event to the inbox, which has room for it.
     static void forward(Core& core, uint32_t spike, const Edge& edge) {
         const uint32_t event = route(spike, edge);
@@ -803,10 +825,7 @@ private:
         for (const Source& source : core.sources) {
             const Core& from = cores_[source.core];
             if (source.lossless) {
-                const Edge edge = source.edges[0];
-                uint32_t* const out = core.inbox.data() + core.arrived;
-                const uint32_t shift = static_cast<uint32_t>(edge.shift) << 14;
-                for (size_t i = 0; i < from.fired; ++i) out[i] = route(from.spikes[i], edge) + shift;
+                route_all(from.spikes.data(), from.fired, source.edges[0], core.inbox.data() + core.arrived);
                 core.arrived += from.fired;
             } else {
                 for (size_t i = 0; i < from.fired; ++i)
@@ -835,12 +854,8 @@ private:
     void keep(const std::vector<bool>& record) {
         for (Core& core : cores_) {
             core.total_spikes += core.fired;
-            // Locals, because the counts might alias the core's fields.
-            const uint32_t width = core.out_w, area = core.out_h * core.out_w;
-            uint32_t* const counts = core.counts;
-            const uint32_t* const spikes = core.spikes.data();
-            for (size_t i = 0, n = core.fired; i < n; ++i)
-                ++counts[feature_of(spikes[i]) * area + y_of(spikes[i]) * width + x_of(spikes[i])];
+            count_all(core.spikes.data(), core.fired, static_cast<uint32_t>(core.out_w),
+                      static_cast<uint32_t>(core.out_h * core.out_w), core.counts);
         }
         std::vector<size_t> next(cores_.size(), 0);
         for (size_t step = 0; step < times_.size(); ++step)
