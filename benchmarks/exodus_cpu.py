@@ -348,7 +348,9 @@ def report(result: dict[str, Any]) -> str:
             "",
             f"{4e-6 * B * T * N:.0f} MB per array; spikes per neuron and step {case['spike_rate']:.3f}; "
             f"copying one array into another takes {case['copy_ms']:.2f} ms = "
-            f"{case['copy_gb_per_s']:.1f} GB/s (read + write).",
+            f"{case['copy_gb_per_s']:.1f} GB/s (read + write). "
+            f"At that rate the {BYTES_STORE:g} bytes per neuron and step of a stored pass take "
+            f"{BYTES_STORE * B * T * N / case['copy_gb_per_s'] / 1e6:.1f} ms.",
             "",
             "| | median ms | min ms | runs | times ours | GB/s | of copy | spikes differ | gradients differ (L2) |",
             "|---|---|---|---|---|---|---|---|---|",
