@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from neurodeploy.emulate.run import Run
-from neurodeploy.errors import ConfigError, EmulationError, ProgramError
+from neurodeploy.errors import ConfigError, ProgramError
 from neurodeploy.events.array import EventArray
 from neurodeploy.files import read_json, write_json
 from neurodeploy.graph.file import load_graph, save_graph
@@ -86,15 +86,8 @@ class Deployment:
 
         Raises:
             EventError: malformed, unsorted or outside the network's input.
-            EmulationError: the program cannot be executed on this input.
+            EmulationError: biases without a slow clock, an unknown layer, or ``until_us`` before the last event.
         """
-        unknown = sorted(set(record or ()) - set(self.program.layers))
-        if unknown:
-            raise EmulationError(
-                f"record names layers that do not exist: {', '.join(unknown)}.",
-                remedy=f"the layers are: {', '.join(self.program.layers)}.",
-                code="unknown-layer",
-            )
         executor = self.executor(switches=switches, slow_clock_hz=slow_clock_hz)
         return Run(self.program, executor.run(events, record=record, until_us=until_us))
 

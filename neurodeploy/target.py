@@ -89,6 +89,10 @@ class Executor(Protocol):
         """Feed events; ``record`` names the layers whose spikes are kept (None: all).
 
         What happens on a clock goes on up to ``until_us`` microseconds (None: the last event's time).
+
+        Raises:
+            EventError: malformed, unsorted or outside the program's input.
+            EmulationError: time runs backwards, or ``record`` names a layer that does not exist.
         """
         ...
 
@@ -217,7 +221,12 @@ class Family(Protocol):
     def executor(
         self, program: Any, *, switches: Mapping[str, Any] | None = None, slow_clock_hz: float | None = None
     ) -> Executor:
-        """An executor of ``program``; ``switches`` settle what the chip's documents leave open."""
+        """An executor of ``program``; ``switches`` settle what the chip's documents leave open.
+
+        Raises:
+            ConfigError: a switch or its value is unknown.
+            EmulationError: the program needs ``slow_clock_hz``, in hertz, or cannot be executed.
+        """
         ...
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 import neurodeploy as nd
+from neurodeploy.errors import EmulationError, ValidationError
+from neurodeploy.events.array import make_events
 from neurodeploy.events.dataset import EventDataset, load_npz
 from neurodeploy.events.encode import rate_encode
 from tests.shared_data import SHARED, needs_shared
@@ -133,3 +135,20 @@ def test_a_deployment_survives_the_disk(tmp_path: Path) -> None:
     after.save(again)
     for path in sorted(tmp_path.glob("*.*")):
         assert (again / path.name).read_bytes() == path.read_bytes(), f"{path.name} is not deterministic"
+
+
+def test_unknown_layers_are_not_recorded() -> None:
+    net = nn.Sequential(conv(1, 2, 3), iaf())
+    deployment = nd.compile(nd.trace(net, torch.zeros(1, 1, 5, 5)))
+    with pytest.raises(EmulationError, match=r"conv9.*the layers are 0"):
+        deployment.emulate(make_events([1], [1], [1], [0]), record=["conv9"])
+
+
+def test_a_reference_with_other_names_is_refused() -> None:
+    net = nn.Sequential(conv(1, 2, 3), iaf(), nn.Flatten(), nn.Linear(18, 2, bias=False), iaf())
+    graph = nd.trace(net, torch.zeros(1, 1, 5, 5))
+    other = nd.trace(nn.Sequential(nn.Identity(), *net), torch.zeros(1, 1, 5, 5))
+    dataset = EventDataset.from_recordings([make_events([1], [1], [1], [0])], [0], sensor_size=(1, 5, 5))
+    with pytest.raises(ValidationError, match="no neurons called"):
+        nd.validate(nd.compile(graph), dataset, reference=other)
+    assert nd.validate(nd.compile(graph), dataset, reference=graph).accuracy["float"] in (0.0, 1.0)

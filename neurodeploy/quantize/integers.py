@@ -135,6 +135,8 @@ def with_v_min(graph: Graph, v_min: str | float | None) -> Graph:
     if v_min not in ("-threshold", "lowest"):
         try:
             v_min = float(v_min)
+            if not np.isfinite(v_min):
+                raise ValueError("not finite")
         except (TypeError, ValueError) as error:
             raise QuantizeError(
                 f"v_min is {v_min!r}.",

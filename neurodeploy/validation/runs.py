@@ -145,7 +145,7 @@ def time_stepped_run(
         progress: called after each batch.
 
     Raises:
-        ValidationError: torch is missing.
+        ValidationError: torch is missing, or a batch of rasters does not fit in memory.
     """
     try:
         import torch
@@ -164,7 +164,16 @@ def time_stepped_run(
     with torch.inference_mode():
         for first in range(0, len(dataset), batch_size):
             indices = range(first, min(first + batch_size, len(dataset)))
-            raster = dataset_to_raster(dataset, indices, dt_us=dt_us, dtype=np.float32)
+            try:
+                raster = dataset_to_raster(dataset, indices, dt_us=dt_us, dtype=np.float32)
+            except MemoryError as error:
+                raise ValidationError(
+                    f"{dataset.source}: recordings of {dataset.duration_us} us in steps of dt_us = {dt_us} do not fit "
+                    f"in memory, {len(indices)} at a time.",
+                    remedy="give a longer dt_us, cut the recordings, or leave the time-stepped runs out "
+                    "(--runs event_driven).",
+                    code="raster-memory",
+                ) from error
             spikes = network.record(torch.from_numpy(raster))
             for name, neuron in neurons.items():
                 counts = spikes[neuron].sum(1).flatten(1).numpy().astype(np.int64)

@@ -15,7 +15,7 @@ from neurodeploy.errors import ValidationError
 from neurodeploy.events.dataset import EventDataset
 from neurodeploy.files import write_json, write_text
 from neurodeploy.graph.graph import Graph
-from neurodeploy.graph.nodes import Output
+from neurodeploy.graph.nodes import Neuron, Output
 from neurodeploy.program_file import program_hash
 from neurodeploy.quantize.dequantize import dequantize
 from neurodeploy.validation.runs import HISTOGRAM_EDGES, Progress, Run, event_driven_run, time_stepped_run
@@ -179,7 +179,7 @@ def validate(
         "quantized": dequantize(deployment.quantized),
         "time_stepped": deployment.quantized.graph,
     }
-    missing = [name for name in neurons.values() if name not in graphs["float"].nodes]
+    missing = [name for name in neurons.values() if not isinstance(graphs["float"].nodes.get(name), Neuron)]
     if missing:
         raise ValidationError(
             f"the reference has no neurons called {', '.join(missing)}, which the compiled network has.",

@@ -140,6 +140,7 @@ def test_wrong_arguments(tmp_path, cli, small_graph):
     one_error(cli("compile", model, "--layer2core-map", "0,9"), "9")
     one_error(cli("compile", model, "--v-min", "bottom"), "bottom")
     one_error(cli("compile", model, "--v-min", "0"), "v_min")
+    one_error(cli("compile", model, "--v-min", "nan"), "v_min is", "-threshold")
     one_error(cli("compile", model, "--monitor-layers", "n9"), "n9", "n0")
     one_error(cli("emulate", tmp_path, "--events", "x.npz"), "program.json", "neurodeploy compile")
     one_error(cli("validate", tmp_path, "--data", "x.npz", "--dt-us", 0), "dt_us")
@@ -154,6 +155,8 @@ def test_wrong_yaml(tmp_path, cli):
     one_error(cli("compile", "--config", path), "options.yaml")
     path.write_text("model: [")
     one_error(cli("compile", "--config", path), "options.yaml", "YAML")
+    path.write_text("[" * 5000)
+    one_error(cli("compile", "--config", path), "options.yaml", "YAML")
     path.write_text("- model")
     one_error(cli("compile", "--config", path), "options.yaml", "mapping")
     path.write_text("model: a.nir\ntraget: speck2f\n")
@@ -165,6 +168,13 @@ def test_errors_are_json_when_asked(tmp_path, cli):
     assert result.code == 2
     assert result.json["error"]["code"]
     assert "missing.nir" in result.json["error"]["message"]
+
+
+def test_recordings_too_long_for_a_raster(run_folder, cli, tmp_path):
+    t, one = np.array([0, 2**60], np.int64), np.array([1, 1])
+    np.savez(tmp_path / "long.npz", t=t, x=one, y=one, p=one, offsets=[0, 2], labels=[0])
+    one_error(cli("validate", run_folder, "--data", tmp_path / "long.npz"), "long.npz", "dt_us")
+    assert cli("validate", run_folder, "--data", tmp_path / "long.npz", "--runs", "event_driven").code == 0
 
 
 def test_a_network_with_two_outputs_has_no_one_answer(tmp_path, cli, recordings):

@@ -142,7 +142,8 @@ def test_v_min_option(option, expected):
 
 def test_an_unknown_v_min_option_is_refused():
     refusal(network(), "v-min", v_min="low")
-    refusal(network(), "not-finite", v_min=float("nan"))
+    refusal(network(), "v-min", v_min=float("nan"))
+    refusal(network(), "v-min", v_min=[-1.0])
 
 
 def test_initial_potentials_are_scaled_and_take_part_in_the_scale():
