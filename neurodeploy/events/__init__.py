@@ -5,7 +5,8 @@ from neurodeploy.events.camera import EventCamera
 from neurodeploy.events.dataset import EventDataset, load_npz, save_npz
 from neurodeploy.events.digits import load_digits, simulate_digit_events
 from neurodeploy.events.encode import latency_encode, rate_encode
-from neurodeploy.events.formats import read_events, write_events
+from neurodeploy.events.formats import iter_events, read_events, write_events
+from neurodeploy.events.hdf5 import load_shd
 from neurodeploy.events.nmnist import read_nmnist_bin, write_nmnist_bin
 from neurodeploy.events.raster import dataset_to_raster, events_to_raster, raster_to_events
 from neurodeploy.events.saccade import SaccadePath
@@ -19,9 +20,11 @@ __all__ = [
     "as_events",
     "dataset_to_raster",
     "events_to_raster",
+    "iter_events",
     "latency_encode",
     "load_digits",
     "load_npz",
+    "load_shd",
     "make_events",
     "raster_to_events",
     "rate_encode",

@@ -8,12 +8,17 @@ Two things lengthen the clock: a record with y = 240 is no event but "the time b
 23-bit time starts over after 8.39 s.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neurodeploy.errors import EventError
 from neurodeploy.events.array import EVENT_DTYPE, EventArray, as_events
+from neurodeploy.events.clock import WrappingClock
+from neurodeploy.events.stream import EventFile, event_columns
 from neurodeploy.files import replacing
 
 _RECORD_BYTES = 5
@@ -32,17 +37,17 @@ def read_nmnist_bin(path: str | Path, *, sensor_size: tuple[int, int, int] | Non
     Raises:
         EventError: no such file, size not a multiple of 5 bytes, times running backwards, event outside the sensor.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise EventError(f"{path}: no such file.", remedy="check the path.", code="file-missing")
-    data = path.read_bytes()
-    if len(data) % _RECORD_BYTES:
-        raise EventError(
-            f"{path}: {len(data)} bytes is not a whole number of 5-byte records.",
-            remedy="the file is truncated or not an N-MNIST .bin: copy it again.",
-            code="bin-truncated",
-        )
-    return as_events(_decode(np.frombuffer(data, np.uint8)), sensor_size=sensor_size, source=str(path))
+    pieces = list(read_bin(EventFile(Path(path), sensor_size)))
+    events = np.concatenate(pieces) if pieces else np.empty(0, EVENT_DTYPE)
+    return as_events(events, sensor_size=sensor_size, source=str(path))
+
+
+def read_bin(file: EventFile) -> Iterator[EventArray]:
+    """Yield the events of an N-MNIST .bin recording in blocks."""
+    with file.open() as handle:
+        bits = _Clock()
+        for block in file.records(handle, (np.uint8, _RECORD_BYTES)):
+            yield _decode(block, bits)
 
 
 def write_nmnist_bin(path: str | Path, events: EventArray) -> None:
@@ -58,7 +63,7 @@ def write_nmnist_bin(path: str | Path, events: EventArray) -> None:
     raw[:, 0], raw[:, 1] = events["x"], events["y"]
     raw[:, 2] = (events["p"] << 7) | (t >> 16)
     raw[:, 3], raw[:, 4] = (t >> 8) & 0xFF, t & 0xFF
-    back = _decode(raw.reshape(-1))["t"]
+    back = _decode(raw, _Clock())["t"]
     if not np.array_equal(back, events["t"]):
         first = int(np.flatnonzero(back != events["t"])[0])
         raise EventError(
@@ -71,15 +76,19 @@ def write_nmnist_bin(path: str | Path, events: EventArray) -> None:
         temporary.write_bytes(raw.tobytes())
 
 
-def _decode(data: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> EventArray:
-    raw = data.reshape(-1, _RECORD_BYTES).astype(np.int64)
-    t = ((raw[:, 2] & 0x7F) << 16) | (raw[:, 3] << 8) | raw[:, 4]
+@dataclass
+class _Clock:
+    """The 23-bit counter and the overflow records seen so far."""
+
+    counter: WrappingClock = field(default_factory=lambda: WrappingClock(_TIME_BITS))
+    overflows: int = 0
+
+
+def _decode(block: NDArray[np.uint8], clock: _Clock) -> EventArray:
+    raw = block.astype(np.int64)
     overflow = raw[:, 1] == _OVERFLOW_ROW
-    # Only a fall of more than half the range is a wrap; a smaller one is disorder, which as_events refuses.
-    wraps = np.zeros(t.size, np.int64)
-    wraps[1:] = t[1:] - t[:-1] < -(1 << (_TIME_BITS - 1))
-    t = t + np.cumsum(wraps) * (1 << _TIME_BITS) + np.cumsum(overflow) * _OVERFLOW_US
-    events = np.empty(int(t.size - overflow.sum()), EVENT_DTYPE)
-    events["t"], events["x"], events["y"] = t[~overflow], raw[~overflow, 0], raw[~overflow, 1]
-    events["p"] = raw[~overflow, 2] >> 7
-    return events
+    overflows = clock.overflows + np.cumsum(overflow)
+    t = clock.counter.unwrap(((raw[:, 2] & 0x7F) << 16) | (raw[:, 3] << 8) | raw[:, 4]) + overflows * _OVERFLOW_US
+    clock.overflows = int(overflows[-1]) if overflows.size else clock.overflows
+    event = raw[~overflow]
+    return event_columns(t[~overflow], event[:, 0], event[:, 1], event[:, 2] >> 7)
