@@ -131,6 +131,12 @@ def compile(
             message names the layer, the rule, value, limit and remedy.
     """
     graph = load(graph) if isinstance(graph, str | Path) else graph
+    if not isinstance(graph, Graph):
+        raise ConfigError(
+            f"compile takes a graph or the path of one; this is a {type(graph).__name__}.",
+            remedy="give nd.trace(module, sample) for a torch module, or nd.load(path).",
+            code="not-a-graph",
+        )
     target = load_target(target) if isinstance(target, str) else target
     quantized = quantize(graph, target.family.quantization_spec(target.chip), v_min=v_min, on_step=on_step)
     mapped = target.family.map(quantized.graph, target.chip, layer2core_map)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import neurodeploy as nd
-from neurodeploy.errors import EmulationError, ValidationError
+from neurodeploy.errors import ConfigError, EmulationError, ProgramError, ValidationError
 from neurodeploy.events.array import make_events
 from neurodeploy.events.dataset import EventDataset, load_npz
 from neurodeploy.events.encode import rate_encode
@@ -144,11 +144,19 @@ def test_unknown_layers_are_not_recorded() -> None:
         deployment.emulate(make_events([1], [1], [1], [0]), record=["conv9"])
 
 
-def test_a_reference_with_other_names_is_refused() -> None:
+def test_other_networks_and_modules_are_refused() -> None:
     net = nn.Sequential(conv(1, 2, 3), iaf(), nn.Flatten(), nn.Linear(18, 2, bias=False), iaf())
     graph = nd.trace(net, torch.zeros(1, 1, 5, 5))
     other = nd.trace(nn.Sequential(nn.Identity(), *net), torch.zeros(1, 1, 5, 5))
     dataset = EventDataset.from_recordings([make_events([1], [1], [1], [0])], [0], sensor_size=(1, 5, 5))
     with pytest.raises(ValidationError, match="no neurons called"):
         nd.validate(nd.compile(graph), dataset, reference=other)
+    with pytest.raises(ValidationError, match=r"is a Sequential.*nd\.trace"):
+        nd.validate(nd.compile(graph), dataset, reference=net)
+    with pytest.raises(ConfigError, match=r"is a Sequential.*nd\.trace"):
+        nd.compile(net)
+    with pytest.raises(ValidationError, match="variant other has the layers 1, 4"):
+        nd.validate(nd.compile(graph), dataset, runs=[], variants={"other": nd.compile(other)})
+    with pytest.raises(ProgramError, match="no layer 'conv9'"):
+        nd.compile(graph).program.layer_shape("conv9")
     assert nd.validate(nd.compile(graph), dataset, reference=graph).accuracy["float"] in (0.0, 1.0)

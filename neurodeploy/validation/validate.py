@@ -139,7 +139,7 @@ def validate(
 
     Raises:
         ValidationError: no recordings, recordings of another sensor, labels that are no output neuron, an unknown run,
-            several outputs, a reference with other neurons, or torch is missing.
+            several outputs, a reference or variant with other layers, or torch is missing.
         EmulationError: a layer has biases and ``slow_clock_hz`` is not given.
     """
     program = deployment.program
@@ -172,7 +172,22 @@ def validate(
             remedy="use recordings of the sensor the network was trained for.",
             code="sensor-size",
         )
+    if reference is not None and not isinstance(reference, Graph):
+        raise ValidationError(
+            f"the reference is a {type(reference).__name__}; it must be a graph.",
+            remedy="give nd.trace(module, sample) for a torch module.",
+            code="reference",
+        )
     variants = dict(variants or {})
+    for name, other in variants.items():
+        if other.program.layers != program.layers or other.program.input_shape != program.input_shape:
+            raise ValidationError(
+                f"variant {name} has the layers {', '.join(other.program.layers)} and takes "
+                f"{other.program.input_shape}; the network has {', '.join(program.layers)} and takes "
+                f"{program.input_shape}.",
+                remedy="give other deployments of the same network.",
+                code="variant",
+            )
     neurons = {name: layer.neuron for name, layer in deployment.quantized.layers.items()}
     graphs = {
         "float": reference or deployment.graph,

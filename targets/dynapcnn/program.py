@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neurodeploy.errors import ProgramError
+
 Pair = tuple[int, int]
 MapShape = tuple[int, int, int]
 
@@ -87,8 +89,17 @@ class DynapcnnProgram:
         return self.configuration(layer).output_shape
 
     def configuration(self, layer: str) -> CoreProgram:
-        """The core that holds a layer."""
-        return next(core for core in self.cores if core.layer == layer)
+        """The core that holds a layer.
+
+        Raises:
+            ProgramError: there is no such layer.
+        """
+        for core in self.cores:
+            if core.layer == layer:
+                return core
+        raise ProgramError(
+            f"there is no layer {layer!r}.", remedy=f"the layers are: {', '.join(self.layers)}.", code="unknown-layer"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready data with the field names of samna's configuration object; see ``README.md``."""
