@@ -39,6 +39,8 @@ def test_emulate_sample_and_validation_give_one_answer(folder, cli):
     assert answers[0] == 2, "the bias decides in the long silence"
     with np.load(run / "sample.npz") as sample:
         assert int(sample["answer"]) == answers[0]
+        spikes = len(sample["layer"])
     for index in range(len(load_npz(data))):
         result = cli("emulate", run, "--events", data, "--index", index, *clock, "--json").json
         assert result["prediction"] == answers[index]
+        assert index or result["stats"]["spikes"] == spikes
