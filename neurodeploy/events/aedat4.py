@@ -1,18 +1,24 @@
-"""AEDAT 4 of DV (.aedat4), through the optional package ``aedat``.
+"""AEDAT 4 of DV (.aedat4), through the optional package ``aedat`` in a process of its own (``aedat4_decoder.py``).
 
-Only the event stream is read; frames, IMU samples and triggers are skipped and counted. Times are Unix times in us.
+Only the event stream is read; packets of other streams (frames, IMU samples, triggers) are skipped and counted. Times
+are Unix times in us.
 """
 
-import importlib
+import importlib.util
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import IO, Any, cast
 
 import numpy as np
 
-from neurodeploy.events.array import EventArray
-from neurodeploy.events.stream import EventFile, event_columns
+from neurodeploy.events.array import EVENT_DTYPE, EventArray
+from neurodeploy.events.stream import EventFile
 
 _SIGNATURE = b"#!AER-DAT4.0\r\n"
+_DECODER = Path(__file__).with_name("aedat4_decoder.py")
 
 
 def read_aedat4(file: EventFile) -> Iterator[EventArray]:
@@ -24,35 +30,37 @@ def read_aedat4(file: EventFile) -> Iterator[EventArray]:
     with file.open() as handle:
         if handle.read(len(_SIGNATURE)) != _SIGNATURE:
             raise file.damaged("it does not begin with '#!AER-DAT4.0'")
-    try:
-        aedat = importlib.import_module("aedat")
-    except ImportError as error:
+    if importlib.util.find_spec("aedat") is None:
         raise file.unsupported(
             "AEDAT 4 is read by the package aedat, which is not installed",
             "install it: pip install 'neurodeploy-toolchain[aedat]'.",
-        ) from error
-    decoder = _guarded(file, lambda: aedat.Decoder(str(file.path)))
-    streams = {number: stream for number, stream in decoder.id_to_stream().items() if stream["type"] == "events"}
-    if len(streams) != 1:
-        raise file.unsupported(f"{len(streams)} event streams", "export one camera's events to a file of its own.")
-    number, stream = next(iter(streams.items()))
-    file.size = (int(stream["height"]), int(stream["width"]))
-    packets = iter(decoder)
-    while (packet := _guarded(file, lambda: next(packets, None))) is not None:
-        if packet.get("stream_id") != number:
-            file.skip("packets of other streams", 1)
-            continue
-        events = packet["events"]
-        if events.size and int(events["t"].max()) > np.iinfo(np.int64).max:
-            raise file.damaged("a time stamp is negative")
-        yield event_columns(events["t"].astype(np.int64), events["x"], events["y"], events["on"])
+        )
+    # -P: the decoder's folder stays out of the module search path, where its neighbours would hide standard modules.
+    command = [sys.executable, "-P", str(_DECODER), str(file.path.resolve())]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as decoder:
+        try:
+            yield from _frames(file, cast(IO[bytes], decoder.stdout))
+        finally:
+            decoder.kill()
 
 
-def _guarded(file: EventFile, call: Any) -> Any:
-    """Run a call into the package; whatever it raises (its panics are no ``Exception``) becomes an ``EventError``."""
-    try:
-        return call()
-    except (KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    except BaseException as error:
-        raise file.damaged(f"the package aedat cannot read it ({str(error)[:200]})") from error
+def _frames(file: EventFile, output: IO[bytes]) -> Iterator[EventArray]:
+    while line := output.readline():
+        frame: dict[str, Any] = json.loads(line)
+        if "events" in frame:
+            size = frame["events"] * EVENT_DTYPE.itemsize
+            data = output.read(size)
+            if len(data) < size:
+                break
+            yield np.frombuffer(data, EVENT_DTYPE)
+        elif "width" in frame:
+            file.size = (frame["height"], frame["width"])
+        elif "skipped" in frame:
+            file.skip("packets of other streams", frame["skipped"])
+        elif "streams" in frame:
+            raise file.unsupported(f"{frame['streams']} event streams", "export one camera's events to its own file.")
+        elif "error" in frame:
+            raise file.damaged(f"the package aedat cannot read it ({frame['error']})")
+        else:
+            return
+    raise file.damaged("the package aedat gave up while reading it")

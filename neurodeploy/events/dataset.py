@@ -1,6 +1,8 @@
 """Labelled recordings of one sensor: the data set that training, calibration and validation read."""
 
 import hashlib
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -16,6 +18,11 @@ from neurodeploy.events.array import EVENT_DTYPE, EventArray, as_events
 from neurodeploy.files import replacing
 
 _COLUMNS = ("t", "x", "y", "p")
+#: What zipfile, zlib and numpy's header parser raise for damaged archives.
+_NPZ_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, tokenize.TokenError, SyntaxError, EOFError, ValueError, OSError, KeyError,
+    NotImplementedError, RuntimeError, MemoryError, OverflowError, TypeError, struct.error,
+)  # fmt: skip
 _DATASET_KEYS = ("x", "y", "p", "t", "offsets", "labels")
 
 
@@ -286,7 +293,7 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
             raise ValueError("a single .npy array, not an archive")
         with archive:
             return {key: archive[key] for key in archive.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, KeyError) as error:
+    except _NPZ_DAMAGE as error:
         raise EventError(
             f"{path}: cannot be read as an .npz archive of plain arrays ({error}).",
             remedy="the file is truncated, damaged or of another format: copy or write it again.",

@@ -23,7 +23,7 @@ from neurodeploy.events.stream import BLOCK_RECORDS, EventFile
 from neurodeploy.files import replacing
 
 _MAX_RATIO = 2_000  # deflate reaches 1032:1; a file that claims more than this is damaged
-_MAX_CHUNK_BYTES = 1 << 28
+_MAX_CHUNK_BYTES = 1 << 26
 _LOOSE = np.dtype([("t", "<i8"), ("x", "<i8"), ("y", "<i8"), ("p", "<i8")])
 _NAMES = {"t": ("t", "ts", "timestamps"), "x": ("x", "xs"), "y": ("y", "ys"), "p": ("p", "ps", "pol", "polarity")}
 
@@ -119,7 +119,8 @@ def _check(file: EventFile, data: Any, h5py: Any) -> None:
                 "install it: pip install hdf5plugin (it is used by itself once installed).",
             )
     size = file.path.stat().st_size
-    if data.size * data.dtype.itemsize > _MAX_RATIO * size or math.prod(data.chunks or (0,)) > _MAX_CHUNK_BYTES:
+    chunk_bytes = math.prod(data.chunks or (0,)) * data.dtype.itemsize
+    if data.size * data.dtype.itemsize > _MAX_RATIO * size or chunk_bytes > _MAX_CHUNK_BYTES:
         raise file.damaged(f"{data.name} claims {data.size} values, in a file of {size} bytes")
     if data.external:
         raise file.unsupported(f"{data.name} lies in other files", "copy the data into one file.")
