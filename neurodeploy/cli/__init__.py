@@ -20,6 +20,7 @@ VERBS = {
     "map": "Place the layers of a network on the chip's cores.",
     "compile": "quantize + map + lower: write the chip configuration program.json.",
     "emulate": "Run recordings through the bit-accurate event-driven emulator.",
+    "data": "Inspect, convert and draw event recordings.",
     "validate": "Compare the float, quantized, time-stepped and event-driven network on labelled recordings.",
     "report": "Write report.html, one self-contained page about a run folder.",
     "targets": "List the chips, or show one chip's cores and limits.",

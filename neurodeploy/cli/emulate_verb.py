@@ -17,7 +17,7 @@ class EmulateOptions(Options):
     """Options of ``neurodeploy emulate``."""
 
     run: Path = Field(description="a folder written by 'neurodeploy compile'.")
-    events: Path = Field(description="recording: .npz (one recording, or a data set with --index) or N-MNIST .bin.")
+    events: Path = Field(description="recording (any format of 'neurodeploy data'), or a data set (.npz) with --index.")
     index: int | None = Field(None, ge=0, description="which recording of a data set.")
     slow_clock_hz: float | None = Field(
         None, gt=0, description="ticks per second of the slow clock, for networks with biases."

@@ -19,7 +19,7 @@ from neurodeploy.files import write_text
 
 
 class Options(BaseModel):
-    """Base of every verb's options. The first field is the positional argument; the others are flags."""
+    """Base of every verb's options. The first field is the positional argument (see ``verb``); the others are flags."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
@@ -27,12 +27,15 @@ class Options(BaseModel):
 O = TypeVar("O", bound=Options)  # noqa: E741
 
 
-def verb(options: type[O], *, config_flag: bool = True) -> Callable[[Callable[[O], dict[str, Any]]], click.Command]:
+def verb(
+    options: type[O], *, config_flag: bool = True, arguments: int = 1
+) -> Callable[[Callable[[O], dict[str, Any]]], click.Command]:
     """Make a click command of ``function(options) -> result``.
 
     The command takes ``--config FILE.yaml`` (fields of ``options``) with flags on top. ``result`` is JSON-ready; with
     ``--json`` it is what the command prints, and nothing else goes to standard output. ``config_flag=False`` leaves out
-    ``--config``, for a verb whose argument is a YAML file of its own.
+    ``--config``, for a verb whose argument is a YAML file of its own. The first ``arguments`` fields are positional. A
+    function that is not called ``command`` becomes a sub-verb of that name.
     """
 
     def decorate(function: Callable[[O], dict[str, Any]]) -> click.Command:
@@ -49,14 +52,17 @@ def verb(options: type[O], *, config_flag: bool = True) -> Callable[[Callable[[O
 
         parameters: list[click.Parameter] = []
         for position, (name, field) in enumerate(options.model_fields.items()):
-            parameters.append(_argument(name) if position == 0 else _option(name, field))
+            parameters.append(_argument(name) if position < arguments else _option(name, field))
         if config_flag:
             text = "YAML file with these options; flags override it."
             parameters.append(click.Option(["--config"], type=click.Path(path_type=Path), help=text))
         parameters.append(click.Option(["--json"], is_flag=True, help="Print the result as JSON on standard output."))
-        first = next(iter(options.model_fields.values()))
-        name = function.__module__.rsplit(".", 1)[1].removesuffix("_verb")
-        text = (inspect.getdoc(function) or "") + f"\n\n{_metavar(options)}: {first.description}"
+        name = function.__name__
+        if name == "command":
+            name = function.__module__.rsplit(".", 1)[1].removesuffix("_verb")
+        text = inspect.getdoc(function) or ""
+        for field_name, field in list(options.model_fields.items())[:arguments]:
+            text += f"\n\n{field_name.upper()}: {field.description}"
         return click.Command(name, callback=run, params=parameters, help=text)
 
     return decorate
@@ -107,10 +113,6 @@ def write_resolved(options: Options, path: Path) -> None:
 
 def _dump(value: Any) -> str:
     return json.dumps(value, sort_keys=True, indent=2, allow_nan=False)
-
-
-def _metavar(options: type[Options]) -> str:
-    return next(iter(options.model_fields)).upper()
 
 
 def _argument(name: str) -> click.Argument:

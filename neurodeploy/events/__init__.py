@@ -7,6 +7,7 @@ from neurodeploy.events.digits import load_digits, simulate_digit_events
 from neurodeploy.events.encode import latency_encode, rate_encode
 from neurodeploy.events.formats import iter_events, read_events, write_events
 from neurodeploy.events.hdf5 import load_shd
+from neurodeploy.events.info import RecordingInfo, recording_info
 from neurodeploy.events.nmnist import read_nmnist_bin, write_nmnist_bin
 from neurodeploy.events.raster import dataset_to_raster, events_to_raster, raster_to_events
 from neurodeploy.events.saccade import SaccadePath
@@ -16,6 +17,7 @@ __all__ = [
     "EventArray",
     "EventCamera",
     "EventDataset",
+    "RecordingInfo",
     "SaccadePath",
     "as_events",
     "dataset_to_raster",
@@ -30,6 +32,7 @@ __all__ = [
     "rate_encode",
     "read_events",
     "read_nmnist_bin",
+    "recording_info",
     "save_npz",
     "simulate_digit_events",
     "write_events",
