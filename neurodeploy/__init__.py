@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from neurodeploy.graph.load import load
     from neurodeploy.graph.torch_reader import trace
     from neurodeploy.nn.accelerate import accelerate
+    from neurodeploy.validation.divergence import first_divergence
+    from neurodeploy.validation.sweep import sweep
+    from neurodeploy.validation.time_step import largest_dt
     from neurodeploy.validation.validate import Validation, validate
 
 _HOME = {
@@ -22,8 +25,11 @@ _HOME = {
     "Validation": "neurodeploy.validation.validate",
     "accelerate": "neurodeploy.nn.accelerate",
     "compile": "neurodeploy.deployment",
+    "first_divergence": "neurodeploy.validation.divergence",
+    "largest_dt": "neurodeploy.validation.time_step",
     "load": "neurodeploy.graph.load",
     "open": "neurodeploy.deployment",
+    "sweep": "neurodeploy.validation.sweep",
     "trace": "neurodeploy.graph.torch_reader",
     "validate": "neurodeploy.validation.validate",
 }
@@ -33,9 +39,12 @@ __all__ = [
     "Validation",
     "accelerate",
     "compile",
+    "first_divergence",
+    "largest_dt",
     "load",
     "nn",
     "open",
+    "sweep",
     "trace",
     "validate",
 ]

@@ -11,7 +11,8 @@ from neurodeploy.cli.verb import Options, verb, write_resolved
 from neurodeploy.errors import CheckFailed, ConfigError
 from neurodeploy.events.dataset import load_npz
 from neurodeploy.validation.sample import write_sample
-from neurodeploy.validation.validate import RunName, describe, validate
+from neurodeploy.validation.validate import RunName, Validation, describe, validate
+from neurodeploy.validation.waterfall import BARS
 
 
 class ValidateOptions(Options):
@@ -27,6 +28,9 @@ class ValidateOptions(Options):
     v_min: tuple[str, ...] = Field(
         (),
         description="also run event-driven with this v_min ('-threshold', 'lowest', a number); may be repeated.",
+    )
+    no_explain: bool = Field(
+        False, description="with the float run: do not split the accuracy gap by cause nor find the first divergence."
     )
     threads: int = Field(1, gt=0, description="threads of the event-driven runs.")
     slow_clock_hz: float | None = Field(
@@ -65,6 +69,7 @@ def command(options: ValidateOptions) -> dict[str, Any]:
             dt_us=options.dt_us,
             runs=options.runs,
             variants=variants,
+            explain=not options.no_explain,
             threads=options.threads,
             slow_clock_hz=options.slow_clock_hz,
             progress=advance,
@@ -81,10 +86,25 @@ def command(options: ValidateOptions) -> dict[str, Any]:
             for name, run in result.runs.items()
         ],
     )
+    _say_why(result)
     say(f"wrote {options.run / 'validation.json'}")
     content = result.to_dict()
     _check(options, accuracy, content)
     return content
+
+
+def _say_why(result: Validation) -> None:
+    if result.waterfall is not None:
+        bars = result.waterfall.bars
+        gap = 100 * (bars[-1].correct_after - bars[0].correct_before) / len(result.labels)
+        table(
+            f"Why: {gap:+.4g} points from float to event_driven",
+            ("cause", "points", "became right", "became wrong", "what changes"),
+            [(bar.cause, f"{bar.points:+.4g}", bar.gained, bar.lost, BARS[bar.cause]) for bar in bars],
+        )
+    if result.first_divergence is not None:
+        say(f"first difference of float and event_driven in recording {result.divergent_recording}:")
+        say(f"  {result.first_divergence}")
 
 
 def _check(options: ValidateOptions, accuracy: dict[str, float], result: dict[str, Any]) -> None:

@@ -25,6 +25,49 @@ def bars(values: Sequence[float], labels: Sequence[str], *, step: int = 27, heig
     )
 
 
+def waterfall(start: float, steps: Sequence[tuple[str, float]], *, names: tuple[str, str], step: int = 132) -> str:
+    """Columns from a first value to a last one, with a floating column per change between them.
+
+    Args:
+        start: the first value, a share of 1.
+        steps: (label, change) per column, changes as shares of 1.
+        names: labels of the first and the last column.
+        step: width of a column with its gap.
+    """
+    top, foot, height = 18, 20, 190
+    levels = [start]
+    for _, change in steps:
+        levels.append(levels[-1] + change)
+    low = max(0.0, min(levels) - max(0.02, max(levels) - min(levels)))
+    high = max(max(levels), low + 1e-9)
+
+    def at(level: float) -> float:
+        return top + (height - top - foot) * (high - level) / (high - low)
+
+    floating = [
+        (label, before, after, "gain" if after >= before else "loss", f"{100 * change:+.4g}")
+        for (label, change), before, after in zip(steps, levels[:-1], levels[1:], strict=True)
+    ]
+    first = (names[0], low, levels[0], "bar", f"{levels[0]:.1%}")
+    columns = [first, *floating, (names[1], low, levels[-1], "bar", f"{levels[-1]:.1%}")]
+    parts = []
+    for index, (label, before, after, kind, value) in enumerate(columns):
+        upper, lower = at(max(before, after)), at(min(before, after))
+        x = index * step
+        place = f'x="{x + 14}" y="{upper:.1f}" width="{step - 28}" height="{max(lower - upper, 1.5):.1f}"'
+        middle = f'x="{x + step / 2:.0f}" text-anchor="middle"'
+        parts.append(
+            f'<rect class="{kind}" {place}><title>{escape(label)}: {value}</title></rect>'
+            f'<text class="value" {middle} y="{upper - 4:.1f}">{value}</text>'
+            f'<text class="small" {middle} y="{height - 5}">{escape(label)}</text>'
+        )
+        if index + 1 < len(columns):
+            level = f"{at(after):.1f}"
+            parts.append(f'<line class="axis" x1="{x + step - 14}" x2="{x + step + 14}" y1="{level}" y2="{level}"/>')
+    width = step * len(columns)
+    return f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">{"".join(parts)}</svg>'
+
+
 def meter(used: float, limit: float, *, width: int = 120) -> str:
     """A horizontal bar that shows ``used`` of ``limit``."""
     share = used / limit if limit else 0.0

@@ -21,6 +21,7 @@ from neurodeploy.program_file import program_hash
 from neurodeploy.report import charts
 from neurodeploy.report.png import data_uri, raster_picture
 from neurodeploy.target import Program
+from neurodeploy.validation.divergence import Divergence
 from neurodeploy.validation.validate import DESCRIPTIONS
 
 RASTER_SIZE = (110, 490)  # shown at twice the width, so that a single spike can be seen
@@ -162,6 +163,7 @@ def _tables(result: dict[str, Any], layers: Sequence[str]) -> dict[str, Any]:
             }
             for name, run in runs.items()
         ],
+        "why": _why(result),
         "run_names": list(runs),
         "activity": [
             {
@@ -181,6 +183,22 @@ def _tables(result: dict[str, Any], layers: Sequence[str]) -> dict[str, Any]:
             }
             for name in layers
         ],
+    }
+
+
+def _why(result: dict[str, Any]) -> dict[str, Any] | None:
+    gap = result["waterfall"]
+    if gap is None:
+        return None
+    bars, n = gap["bars"], result["recordings"]
+    changes = [(bar["cause"], (bar["correct_after"] - bar["correct_before"]) / n) for bar in bars]
+    divergence = result["first_divergence"]
+    return {
+        "svg": Markup(charts.waterfall(bars[0]["correct_before"] / n, changes, names=("float", "event_driven"))),
+        "bars": [{**bar, "points": f"{bar['points']:+.4g}"} for bar in bars],
+        "v_min": f"{gap['points']['v_min']:+.4g}",
+        "recording": result["divergent_recording"],
+        "divergence": None if divergence is None else str(Divergence.from_dict(divergence)),
     }
 
 

@@ -18,7 +18,9 @@ from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.nodes import Neuron, Output
 from neurodeploy.program_file import program_hash
 from neurodeploy.quantize.dequantize import dequantize
+from neurodeploy.validation.divergence import Divergence, first_divergence
 from neurodeploy.validation.runs import HISTOGRAM_EDGES, Progress, Run, event_driven_run, time_stepped_run
+from neurodeploy.validation.waterfall import GapRuns, Waterfall
 
 RunName = Literal["float", "quantized", "time_stepped", "event_driven"]
 
@@ -41,6 +43,10 @@ class Validation:
         dt_us: length of the time steps of the time-stepped runs.
         source: where the recordings came from.
         program_sha256: hash of the program that was validated, as in its file's header.
+        waterfall: the gap between ``float`` and ``event_driven`` by cause; None without the float run.
+        first_divergence: where ``float`` and ``event_driven`` first differ in the first recording that they answer
+            differently (in the first of all where there is none); None without the float run or without a difference.
+        divergent_recording: index of that recording.
     """
 
     labels: NDArray[np.int64]
@@ -48,6 +54,9 @@ class Validation:
     dt_us: int
     source: str
     program_sha256: str
+    waterfall: Waterfall | None = None
+    first_divergence: Divergence | None = None
+    divergent_recording: int | None = None
 
     @property
     def accuracy(self) -> dict[str, float]:
@@ -68,6 +77,9 @@ class Validation:
             "program_sha256": self.program_sha256,
             "dt_us": self.dt_us,
             "histogram_edges": list(HISTOGRAM_EDGES),
+            "waterfall": None if self.waterfall is None else self.waterfall.to_dict(),
+            "first_divergence": None if self.first_divergence is None else self.first_divergence.to_dict(),
+            "divergent_recording": self.divergent_recording,
             "runs": {
                 name: {
                     "description": describe(name),
@@ -119,6 +131,7 @@ def validate(
     runs: Sequence[RunName] = get_args(RunName),
     reference: Graph | None = None,
     variants: Mapping[str, Deployment] | None = None,
+    explain: bool = True,
     threads: int = 1,
     slow_clock_hz: float | None = None,
     progress: Progress = lambda done, total: None,
@@ -132,6 +145,8 @@ def validate(
         runs: which runs to make; ``event_driven`` is always made. All others need torch.
         reference: the float network, with the neuron nodes of the compiled one; by default the graph that was compiled.
         variants: name -> another deployment of the network, run event-driven beside the first.
+        explain: with the float run, also split the gap by cause and find the first divergence; makes up to five more
+            runs, those that the requested ones do not hold already.
         threads: threads of the event-driven runs; results do not depend on it.
         slow_clock_hz: ticks per second of the slow clock, for networks with biases; ``1e6 / dt_us`` is what
             time-stepped training meant.
@@ -191,7 +206,7 @@ def validate(
     neurons = {name: layer.neuron for name, layer in deployment.quantized.layers.items()}
     graphs = {
         "float": reference or deployment.graph,
-        "quantized": dequantize(deployment.quantized),
+        "quantized": dequantize(deployment.quantized, deployment.graph),
         "time_stepped": deployment.quantized.graph,
     }
     missing = [name for name in neurons.values() if not isinstance(graphs["float"].nodes.get(name), Neuron)]
@@ -203,7 +218,11 @@ def validate(
         )
     chosen = [name for name in graphs if name in runs]
     events = {"event_driven": deployment, **{f"event_driven[{name}]": other for name, other in variants.items()}}
-    total = len(dataset) * (len(chosen) + len(events))
+    gap: GapRuns | None = None
+    if explain and "float" in chosen:
+        made: dict[str, Graph | Deployment] = {**{name: graphs[name] for name in chosen}, "event_driven": deployment}
+        gap = GapRuns(deployment, graphs["float"], made)
+    total = len(dataset) * (len(chosen) + len(events) + (len(gap.missing) if gap else 0))
     results: dict[str, Run] = {}
     for other in events.values():
         other.executor(slow_clock_hz=slow_clock_hz)  # refuses what it cannot execute before the long runs, not after
@@ -215,4 +234,24 @@ def validate(
         results[name] = time_stepped_run(graphs[name], dataset, neurons, dt_us=dt_us, progress=advance)
     for name, other in events.items():
         results[name] = event_driven_run(other, dataset, threads=threads, slow_clock_hz=slow_clock_hz, progress=advance)
-    return Validation(labels, results, dt_us, dataset.source, program_hash(program))
+    waterfall, divergence, index = None, None, None
+    if gap is not None:
+        waterfall = gap.waterfall(
+            results, dataset, neurons, dt_us=dt_us, threads=threads, slow_clock_hz=slow_clock_hz, progress=advance
+        )
+        different = results["float"].predictions != results["event_driven"].predictions
+        index = int(np.argmax(different))
+        events_of_one, _ = dataset[index]
+        divergence = first_divergence(
+            deployment, events_of_one, dt_us=dt_us, reference=reference, slow_clock_hz=slow_clock_hz
+        )
+    return Validation(
+        labels,
+        results,
+        dt_us,
+        dataset.source,
+        program_hash(program),
+        waterfall,
+        divergence,
+        None if divergence is None else index,
+    )
