@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 
 
 def two_classes(weights, threshold, v_min=None, *, deployed=None):
-    """Class 1 answers by its spike; without one the tie goes to class 0, whose weights are 0 (and -1, for the scale)."""
+    """Class 1 answers by its spike; without one the tie goes to class 0, which reads the last channel alone."""
     values = np.array([[0] * (len(weights) - 1) + [-1], weights], np.float32).reshape(2, -1, 1, 1)
     graph = chain(Conv2d(values), neuron(threshold, v_min), shape=(len(weights), 1, 1))
     return nd.compile(graph, v_min=deployed)
