@@ -256,7 +256,8 @@ def check_arguments(
     """Refuse tensors that a CPU kernel cannot run on. Called by the operators, on real tensors.
 
     Raises:
-        KernelError: wrong dtype, number of axes, shape or strides, or tensors that do not go together.
+        KernelError: wrong dtype, number of axes, shape or strides, tensors that do not go together, or a threshold
+            that is not above 0 (a learnt one may get there).
     """
     if x.dtype not in (torch.float32, torch.float64):
         raise KernelError(
@@ -305,3 +306,9 @@ def check_arguments(
                 remedy="call .contiguous() on it.",
                 code="kernel-strides",
             )
+    if not bool((parameters.threshold > 0).all()):  # a NaN is refused too
+        raise KernelError(
+            f"The smallest threshold is {parameters.threshold.min().item():g}; kernels take thresholds above 0.",
+            remedy="keep a learnt threshold positive: clamp it after each optimizer step, or lower its learning rate.",
+            code="kernel-threshold",
+        )

@@ -128,7 +128,11 @@ class SpikingLayer(torch.nn.Module):
             Spike counts per step, shaped like x; with ``return_state`` the pair (spikes, state).
 
         Raises:
-            KernelError: the shape does not fit the layer, or the kernel cannot run on the tensor.
+            KernelError: the shape does not fit the layer, the layer is on another device, a learnt threshold is not
+                above 0 any more, or the kernel cannot run on the tensor.
+
+        A NaN in the input makes its neuron's potential NaN until the end, and such a neuron never fires; an infinite
+        input does the same after its step. Neither raises an error: the spikes of other neurons are not touched.
         """
         unfolded = self._unfold(x)
         time_major = self.layout == "TB" and not self._folded
@@ -183,13 +187,13 @@ class SpikingLayer(torch.nn.Module):
         return self.batch_size is not None or self.num_timesteps is not None
 
     def _own(self, name: str, value: torch.Tensor, learn: bool) -> None:
-        """Hold ``value`` as a Parameter (an existing one is shared) or as a buffer."""
+        """Hold ``value`` as a Parameter (an existing one is shared) or a copy of it as a buffer."""
         if isinstance(value, torch.nn.Parameter):
             self.register_parameter(name, value)
         elif learn:
-            self.register_parameter(name, torch.nn.Parameter(value))
+            self.register_parameter(name, torch.nn.Parameter(value.detach().clone()))
         else:
-            self.register_buffer(name, value)
+            self.register_buffer(name, value.clone())
 
     def _unfold(self, x: torch.Tensor) -> torch.Tensor:
         if not self._folded:
@@ -225,7 +229,16 @@ class SpikingLayer(torch.nn.Module):
                 remedy="call reset_states(net) before a batch of another size, or pass a state that fits.",
                 code="layer-state",
             )
+        self._check_device("state", state, x)
         return state.to(x.dtype)
+
+    def _check_device(self, name: str, tensor: torch.Tensor, x: torch.Tensor) -> None:
+        if tensor.device != x.device:
+            raise KernelError(
+                f"{type(self).__name__} has its {name} on {tensor.device}, its input is on {x.device}.",
+                remedy="move both to one device: net.to(device), x.to(device).",
+                code="layer-device",
+            )
 
     def _kernel_parameters(self, features: tuple[int, ...], x: torch.Tensor) -> Parameters:
         threshold = self._flat("threshold", self.threshold, features, x)
@@ -238,6 +251,7 @@ class SpikingLayer(torch.nn.Module):
 
     def _flat(self, name: str, value: torch.Tensor, features: tuple[int, ...], x: torch.Tensor) -> torch.Tensor:
         """Return one number, or one per neuron in the order of the flattened features."""
+        self._check_device(name, value, x)
         value = value.to(x.dtype)
         if value.numel() == 1:
             return value.reshape(1)

@@ -223,6 +223,9 @@ def test_saved_bytes_follow_the_formula() -> None:
         (lambda: nn.IAF()(torch.ones(2, 4, 5, dtype=torch.int32)), "kernel-dtype"),
         (lambda: nn.IAF(memory="recompute", record_v=True)(torch.rand(2, 4, 5)), "record-v-recompute"),
         (lambda: nn.IAF(memory="all")(torch.rand(2, 4, 5)), "kernel-memory"),  # type: ignore[arg-type]
+        (lambda: nn.IAF().to("meta")(torch.rand(2, 4, 5)), "layer-device"),
+        (lambda: nn.IAF()(torch.rand(2, 4, 5), initial_state=torch.zeros(2, 5, device="meta")), "layer-device"),
+        (lambda: nn.IAF().to("meta")(torch.rand(2, 4, 5, device="meta")), "kernel-device"),
         (lambda: nn.Merge()(torch.rand(2, 3), torch.rand(2, 1)), "merge-shape"),
     ],
 )
@@ -230,6 +233,35 @@ def test_errors_have_a_remedy(build: object, code: str) -> None:
     with pytest.raises(KernelError, match=r"Remedy: .{15}") as caught:
         build()  # type: ignore[operator]
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize("value", [0.0, -0.5, math.nan])
+def test_a_threshold_that_learning_drove_below_zero_is_refused(value: float) -> None:
+    layer = nn.IAF(threshold=torch.ones(3), learn_threshold=True)
+    with torch.no_grad():
+        layer.threshold[1] = value
+    with pytest.raises(KernelError, match="threshold") as caught:
+        layer(torch.rand(2, 4, 3))
+    assert caught.value.code == "kernel-threshold"
+
+
+def test_layers_built_from_one_tensor_learn_apart() -> None:
+    values = torch.ones(3)
+    first, second = (nn.LIF(values, threshold=values, learn_threshold=True) for _ in range(2))
+    with torch.no_grad():
+        first.threshold.fill_(0.25)
+        first.tau_mem.fill_(5.0)
+    assert (second.threshold == 1).all()
+    assert (second.tau_mem == 1).all()
+    assert (values == 1).all()
+    shared = torch.nn.Parameter(torch.tensor(0.5))
+    assert nn.IAF(threshold=shared).threshold is nn.IAF(threshold=shared).threshold
+
+
+def test_nan_silences_its_neuron_alone() -> None:
+    x = torch.ones(1, 4, 3)
+    x[0, 1, 1] = math.nan
+    assert nn.IAF()(x)[0].sum(0).tolist() == [4.0, 1.0, 4.0]
 
 
 def test_empty_batch_passes_through() -> None:
