@@ -45,7 +45,7 @@ def read_aedat4(file: EventFile) -> Iterator[EventArray]:
 
 
 def _frames(file: EventFile, output: IO[bytes]) -> Iterator[EventArray]:
-    while line := output.readline():
+    while (line := output.readline()).endswith(b"\n"):
         frame: dict[str, Any] = json.loads(line)
         if "events" in frame:
             size = frame["events"] * EVENT_DTYPE.itemsize

@@ -25,7 +25,11 @@ _NAMES = {
     "p": "p", "pol": "p", "polarity": "p", "on": "p", "is_increase": "p",
 }  # fmt: skip
 _LOOSE = np.dtype([("t", "<i8"), ("x", "<i8"), ("y", "<i8"), ("p", "<i8")])
-_SEPARATORS = b",; \t\r\n"
+_STRANGE, _SEPARATOR, _DIGIT, _SIGN = range(4)
+_KIND = np.zeros(256, np.uint8)
+_KIND[np.frombuffer(b",; \t\r\n", np.uint8)] = _SEPARATOR
+_KIND[np.frombuffer(b"0123456789", np.uint8)] = _DIGIT
+_KIND[np.frombuffer(b"-.", np.uint8)] = _SIGN
 
 
 @dataclass
@@ -88,13 +92,13 @@ def _parse(file: EventFile, text: NDArray[np.uint8], layout: _Layout, line: int)
     def where(position: int) -> str:
         return f"line {line + int(np.count_nonzero(text[:position] == 10))}"
 
-    digit = (text - np.uint8(48)) < 10
-    solid = digit | (text == ord("-")) | (text == ord("."))
-    strange = np.flatnonzero(~solid & ~np.isin(text, np.frombuffer(_SEPARATORS, np.uint8)))
+    kind = _KIND[text]
+    solid = kind >= _DIGIT
+    strange = np.flatnonzero(kind == _STRANGE)
     if strange.size:
         raise file.damaged(f"{where(strange[0])} holds the character {chr(text[strange[0]])!r}, numbers are expected")
-    edge = np.diff(solid.astype(np.int8), prepend=np.int8(0), append=np.int8(0))
-    start, end = np.flatnonzero(edge == 1), np.flatnonzero(edge == -1)
+    edge = np.flatnonzero(np.diff(solid, prepend=False, append=False))
+    start, end = edge[::2], edge[1::2]
     newline = np.flatnonzero(text == 10)
     per_line = np.diff(np.searchsorted(start, newline), prepend=0)
     wrong = np.flatnonzero((per_line != 0) & (per_line != layout.width))
@@ -103,62 +107,52 @@ def _parse(file: EventFile, text: NDArray[np.uint8], layout: _Layout, line: int)
             f"line {line + int(wrong[0])} has {per_line[wrong[0]]} numbers, {layout.width} are expected on each line"
         )
     starts, ends = start.reshape(-1, layout.width), end.reshape(-1, layout.width)
+    signs = np.flatnonzero(kind == _SIGN)
     events = np.empty(len(starts), _LOOSE)
     for name, column in layout.columns.items():
         first, last = starts[:, column].copy(), ends[:, column]
         negative = text[first] == ord("-")
         first += negative
-        dots = _dots(text, first, last)
-        if name == "t" and layout.seconds is None and len(dots):
-            layout.seconds = bool(dots[0] >= 0)
+        # Signs and points inside the number: none is right, or one point in seconds.
+        inside = np.searchsorted(signs, last) - np.searchsorted(signs, first)
+        if name == "t" and layout.seconds is None and len(inside):
+            layout.seconds = bool(inside[0])
             file.header["time unit"] = "s" if layout.seconds else "us"
         if name == "t" and layout.seconds:
-            whole_end = np.where(dots >= 0, dots, last)
-            value = _number(text, digit, first, whole_end) * 1_000_000
-            fraction_start = np.where(dots >= 0, dots + 1, last)
-            kept = np.minimum(last - fraction_start, 6)
-            value += _number(text, digit, fraction_start, fraction_start + kept) * 10 ** (6 - kept)
-            good = _count(digit, first, last) == (last - first) - (dots >= 0)
-            good &= (whole_end - first <= 12) & (last > first + (dots >= 0))
+            what = "a time in seconds"
+            value, good = _microseconds(text, first, last, inside)
         else:
-            value = _number(text, digit, first, last)
-            good = (_count(digit, first, last) == last - first) & (last - first <= 18) & (last > first)
+            what = "an integer of up to 18 digits"
+            value, good = _number(text, first, last), (inside == 0) & (last - first <= 18) & (last > first)
         if not good.all():
             bad = int(np.flatnonzero(~good)[0])
-            word = bytes(text[starts[bad, column] : min(int(last[bad]), int(starts[bad, column]) + 40)]).decode(
-                "latin-1"
-            )
-            kind = "a time in seconds" if name == "t" and layout.seconds else "an integer of up to 18 digits"
-            raise file.damaged(f"{where(int(first[bad]))}: {name} = {word!r} is not {kind}")
+            word = text[starts[bad, column] : last[bad]][:40].tobytes().decode("ascii")
+            raise file.damaged(f"{where(int(first[bad]))}: {name} = {word!r} is not {what}")
         events[name] = np.where(negative, -value, value)
     events["p"][events["p"] == -1] = 0
     return events
 
 
-def _dots(text: NDArray[np.uint8], first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Position of the first decimal point of each number, or -1."""
-    dots = np.append(np.flatnonzero(text == ord(".")), text.size + 1)
-    found = dots[np.searchsorted(dots, first)]
-    return np.where(found < last, found, -1)
+def _microseconds(
+    text: NDArray[np.uint8], first: NDArray[np.int64], last: NDArray[np.int64], inside: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Decimal seconds as microseconds, cut off, and which of them are numbers of up to 12 digits before the point."""
+    points = np.append(np.flatnonzero(text == ord(".")), text.size)
+    point = np.minimum(points[np.searchsorted(points, first)], last)  # without a point: the end
+    fraction = np.minimum(point + 1, last)
+    kept = np.minimum(last - fraction, 6)
+    value = _number(text, first, point) * 1_000_000 + _number(text, fraction, fraction + kept) * 10 ** (6 - kept)
+    has_point = point < last
+    return value, (inside == has_point) & (point - first <= 12) & (last - first > has_point)
 
 
-def _count(digit: NDArray[np.bool_], first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Digits of each number."""
-    running = np.concatenate([[0], np.cumsum(digit)])
-    counted: NDArray[np.int64] = running[last] - running[first]
-    return counted
-
-
-def _number(
-    text: NDArray[np.uint8], digit: NDArray[np.bool_], first: NDArray[np.int64], last: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Value of the decimal digits ``text[first:last]`` of each number (at most 18 of them count)."""
+def _number(text: NDArray[np.uint8], first: NDArray[np.int64], last: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Value of the digits ``text[first:last]`` of each number, from the right; at most 18 count."""
     length = np.minimum(last - first, 18)
     value = np.zeros(first.size, np.int64)
     for k in range(int(length.max(initial=0))):
-        here = k < length
-        at = np.where(here, first + k, 0)
-        value = np.where(here, value * 10 + (text[at].astype(np.int64) - 48) * digit[at], value)
+        longer = np.flatnonzero(length > k)
+        value[longer] += (text[first[longer] + length[longer] - 1 - k].astype(np.int64) - 48) * 10**k
     return value
 
 

@@ -77,7 +77,7 @@ class EventFile:
             yield np.frombuffer(data, dtype)
 
     def header_lines(self, handle: BinaryIO, mark: bytes, *, ends: tuple[str, ...] = ()) -> list[str]:
-        """Header lines: printable ASCII that begins with ``mark``; ``handle`` is left at the first byte after them.
+        """Header lines: printable text that begins with ``mark``; ``handle`` is left at the first byte after them.
 
         A line that contains one of ``ends`` is the last one.
         """
@@ -86,20 +86,25 @@ class EventFile:
         while True:
             start = handle.tell()
             line = handle.readline(_HEADER_BYTES)
-            text = line.rstrip(b"\r\n")
-            if not line.startswith(mark) or not line.endswith(b"\n") or not _printable(text):
+            text = _printable(line.rstrip(b"\r\n"))
+            if not line.startswith(mark) or not line.endswith(b"\n") or text is None:
                 handle.seek(start)
                 return lines
             total += len(line)
             if total > _HEADER_BYTES:
                 raise self.damaged(f"the text header is longer than {_HEADER_BYTES} bytes")
-            lines.append(text.decode("ascii"))
+            lines.append(text)
             if any(end in lines[-1] for end in ends):
                 return lines
 
 
-def _printable(line: bytes) -> bool:
-    return all(32 <= byte < 127 or byte == 9 for byte in line)
+def _printable(line: bytes) -> str | None:
+    """The text of a line; ``None`` when it is binary data that happens to begin like a header line."""
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return text if all(character >= " " or character == "\t" for character in text) else None
 
 
 def event_columns(t: ArrayLike, x: ArrayLike, y: ArrayLike, p: ArrayLike) -> EventArray:

@@ -183,7 +183,7 @@ def test_event_stream_records_across_blocks(tmp_path, monkeypatch):
 
 
 def aedat2(path, chip, records):
-    line = f"# AEChip: {chip}\r\n" if chip else ""
+    line = f"# 1 µs\r\n# AEChip: {chip}\r\n" if chip else ""
     body = b"".join(struct.pack(">II", *record) for record in records)
     path.write_bytes(f"#!AER-DAT2.0\r\n# This is a raw AE data file\r\n{line}".encode() + body)
     return path

@@ -1,11 +1,18 @@
 """Every format: equal to the reference recording, exact round trips, pieces equal to the whole, clear refusals."""
 
+import tracemalloc
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
+import neurodeploy as nd
 from neurodeploy.errors import EventError
 from neurodeploy.events import iter_events, make_events, read_events, write_events
 from neurodeploy.events.formats import FORMATS
+from neurodeploy.graph.file import save_graph
+from neurodeploy.graph.graph import Graph
+from neurodeploy.graph.nodes import Conv2d, Input, Neuron, Output
 from tests.shared_data import SHARED, needs_shared
 
 FILES = SHARED / "event-files"
@@ -196,3 +203,36 @@ def test_formats_by_name_and_by_header(tmp_path):
         write_events(tmp_path / "e.aedat4", events)
     with pytest.raises(EventError, match="chunk_events is 0"):
         iter_events(tmp_path / "c", format="es", chunk_events=0)
+
+
+@pytest.mark.parametrize("name", [name for name in WRITTEN if name != "npz"])
+def test_streaming_takes_little_memory(name, tmp_path):
+    events = random_events(np.random.default_rng(0), 600_000, gap_us=4)
+    path = tmp_path / f"r{FORMATS[name].suffixes[0]}"
+    write_events(path, events)
+    whole = events.nbytes  # 7.8 MB; held once as an array, and parsing all of it would take several times that
+    peaks = []
+    for part in (2, 1):  # half of the recording, then all of it
+        write_events(path, events[: events.size // part])
+        tracemalloc.start()
+        n = sum(piece.size for piece in iter_events(path, chunk_events=10_000))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert n == events.size // part
+    assert peaks[1] < peaks[0] + whole // 8, "memory must not grow with the file"
+
+
+def test_a_streamed_recording_gives_the_emulators_spikes(tmp_path):
+    rng = np.random.default_rng(3)
+    weight = rng.normal(0, 0.5, (4, 2, 3, 3)).astype(np.float32)
+    neuron = Neuron(np.asarray(1.0, np.float32), np.asarray(-1.0, np.float32))
+    nodes = {"input": Input((2, 34, 34)), "c": Conv2d(weight), "n": neuron, "output": Output()}
+    save_graph(Graph(nodes, tuple(pairwise(nodes))), tmp_path / "model.safetensors")
+    deployment = nd.compile(tmp_path / "model.safetensors", target="speck2f")
+    write_events(tmp_path / "r.raw", random_events(rng, 4000))
+    whole = deployment.emulate(read_events(tmp_path / "r.raw"))
+    executor = deployment.executor()
+    spikes = [executor.run(piece).spikes for piece in iter_events(tmp_path / "r.raw", chunk_events=701)]
+    assert len(spikes) == 6
+    assert whole.spikes.size > 100
+    assert np.array_equal(np.concatenate(spikes), whole.spikes)
