@@ -1,5 +1,6 @@
 """Weights and training state as safetensors: plain numbers and a JSON header, never a pickle."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -32,9 +33,13 @@ class Position:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], position: Position) -> None:
-    """Write tensors and position, all or nothing; equal values give equal bytes."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
-    data = save(plain, metadata={_KEY: canonical_json(asdict(position))})
+    """Write tensors and position, all or nothing; equal values give equal bytes.
+
+    Tensors may share memory (tied weights): each is written out.
+    """
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(tensors.items())}
+    header = {"position": asdict(position), "sha256": _digest(plain)}
+    data = save(plain, metadata={_KEY: canonical_json(header)})
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 
@@ -49,14 +54,27 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], Position]:
         raise TrainError(f"{path}: no such file.", remedy="train first.", code="weights-missing")
     try:
         with safe_open(path, framework="pt") as file:
-            position = Position(**json.loads(file.metadata()[_KEY]))
-            return {name: file.get_tensor(name) for name in file.keys()}, position  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            header = json.loads(file.metadata()[_KEY])
+            position = Position(**header["position"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if header["sha256"] != _digest(tensors):
+                raise ValueError("its tensors are not those that were written")
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise TrainError(
             f"{path}: is damaged or was not written by neurodeploy ({error}).",
             remedy="remove it, or copy it again.",
             code="weights-damaged",
         ) from error
+    return tensors, position
+
+
+def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Hash of names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def checkpoint_path(run: Path, epoch: int) -> Path:
@@ -66,4 +84,7 @@ def checkpoint_path(run: Path, epoch: int) -> Path:
 
 def latest_checkpoint(run: Path) -> Path | None:
     """Newest checkpoint of a run folder."""
-    return max((run / "checkpoints").glob("epoch-*.safetensors"), default=None)
+    # Numbers above 9999 are longer, and later.
+    return max(
+        (run / "checkpoints").glob("epoch-*.safetensors"), key=lambda path: (len(path.name), path.name), default=None
+    )

@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 
 import neurodeploy
-from neurodeploy.errors import TrainError
+from neurodeploy.errors import ConfigError, TrainError
 from neurodeploy.events import EventDataset, save_npz
 from neurodeploy.files import canonical_json, write_json, write_text
+from neurodeploy.nn import reset_states
 from neurodeploy.train.activity import Activity
 from neurodeploy.train.checkpoint import Position, checkpoint_path, latest_checkpoint, load_tensors, save_tensors
 from neurodeploy.train.config import DigitsData, TrainConfig, load_config, save_config
@@ -61,8 +62,9 @@ class TrainResult:
 def train(config: TrainConfig, out_dir: str | Path, *, resume: bool = False, quiet: bool = False) -> TrainResult:
     """Train a network on event recordings.
 
-    The order of the recordings and every random number derive from ``(config.seed, epoch)``, so a run that was killed
-    and resumed ends with the same weights, bit for bit, as one that was not (same machine, same ``threads``).
+    The order of the recordings and every random number of torch derive from ``(config.seed, epoch)``, so a run that was
+    killed and resumed ends with the same weights, bit for bit, as one that was not (same machine, same ``threads``).
+    Every recording starts from silent neurons, also in networks whose layers are ``stateful``.
 
     Args:
         config: the settings (``load_config``).
@@ -73,8 +75,8 @@ def train(config: TrainConfig, out_dir: str | Path, *, resume: bool = False, qui
         quiet: no progress on the terminal.
 
     Raises:
-        TrainError: ``out_dir`` holds a run already (without ``resume``), or one of other settings or data; or the loss
-            is no longer finite.
+        TrainError: ``out_dir`` holds a run already (without ``resume``), one of other settings or data, or a damaged
+            one; or loss or weights are no longer finite.
         ConfigError: the network does not fit the data.
         EventError: the data cannot be read.
     """
@@ -84,6 +86,12 @@ def train(config: TrainConfig, out_dir: str | Path, *, resume: bool = False, qui
         raise TrainError(
             f"{run}: holds a training run already.",
             remedy="continue it with resume (--resume), or choose another folder.",
+            code="train-exists",
+        )
+    if checkpoint is None and (run / MODEL).exists():
+        raise TrainError(
+            f"{run}: holds {MODEL} but no checkpoint, so there is nothing to resume from.",
+            remedy="choose another folder; load_trained() reads the finished network.",
             code="train-exists",
         )
     with _deterministic(config), TrainProgress(config.epochs, quiet=quiet) as progress:
@@ -212,13 +220,32 @@ def _train_epoch(
                 _limit_weights(network, config.max_weight)
             tally.add(loss.detach(), counts.detach(), labels, activity)
             progress.batch()
+    # A NaN weight silences its neurons, so the loss does not show it.
+    for name, tensor in network.named_parameters():
+        if not bool(torch.isfinite(tensor).all()):
+            raise TrainError(
+                f"{name} is not finite after epoch {epoch + 1}.",
+                remedy="lower optimizer.lr, or set optimizer.clip_grad_norm.",
+                code="train-diverged",
+            )
     return tally.means()
 
 
 def _output_counts(network: torch.nn.Module, activity: Activity, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Spikes of each output over the recording, ``[B, outputs]``."""
+    reset_states(network)
     activity.begin(x)
-    counts: torch.Tensor = network(x).unflatten(0, (labels.numel(), -1)).sum(1)
+    output = network(x)
+    needed = int(labels.max()) + 1
+    if not isinstance(output, torch.Tensor) or output.dim() != 2 or len(output) != len(x) or output.shape[1] < needed:
+        found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise ConfigError(
+            f"The network returned {found} for an input of shape {tuple(x.shape)}; expected is [B * T, outputs] = "
+            f"[{len(x)}, at least {needed}].",
+            remedy="flatten the output maps of the network to one axis, and keep batch and time folded.",
+            code="network-outputs",
+        )
+    counts: torch.Tensor = output.unflatten(0, (labels.numel(), -1)).sum(1)
     return counts
 
 
@@ -326,15 +353,19 @@ def _load_state(path: Path, network: torch.nn.Module, tensors: dict[str, torch.T
 
 def _read_metrics(path: Path, epochs: int) -> list[dict[str, Any]]:
     """Records of the first ``epochs`` epochs, without a half-written last line or records after the checkpoint."""
-    records = []
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            break
-        if record["epoch"] <= epochs:
-            records.append(record)
+    records: list[dict[str, Any]] = []
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines()[:epochs]:
+            records.append(json.loads(line))
+        complete = [record["epoch"] for record in records] == list(range(1, epochs + 1))
+    except (OSError, ValueError, KeyError, TypeError):
+        complete = False
+    if not complete:
+        raise TrainError(
+            f"{path}: does not hold the records of the {epochs} epochs that the checkpoint has.",
+            remedy="restore the file, or train into another folder.",
+            code="train-metrics",
+        )
     return records
 
 

@@ -51,8 +51,11 @@ def build_network(
     for i, layer in enumerate(config.network.layers):
         numbers[layer.type] += 1
         name = layer.name or f"{layer.type}{numbers[layer.type]}"
-        if name in modules or "." in name:
-            raise _misfit(i, f"the name {name!r} is taken or contains a dot", "give every layer its own plain name")
+        reserved = hasattr(torch.nn.Sequential(), name) or name.startswith("flatten_")
+        if name in modules or "." in name or reserved:
+            raise _misfit(
+                i, f"the name {name!r} is taken, reserved or contains a dot", "give every layer its own plain name"
+            )
         match layer:
             case ConvLayer():
                 modules[name], shape = _conv(i, layer, shape)

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from neurodeploy.errors import ConfigError, EventError, TrainError
 from neurodeploy.events import load_npz, save_npz
 from neurodeploy.train import evaluate, load_config, load_trained, save_config, train
+from neurodeploy.train.checkpoint import checkpoint_path, latest_checkpoint
 from tests.train.toy import SIZE, toy_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -231,6 +232,8 @@ def test_load_trained_refuses_what_does_not_belong_together(finished, tmp_path):
             "after a linear",
         ),
         ([{"type": "linear", "features": 3, "name": "a"}, {"type": "iaf", "name": "a"}], "taken"),
+        ([{"type": "linear", "features": 3, "name": "append"}, {"type": "iaf"}], "'append' is taken, reserved"),
+        ([{"type": "iaf", "name": "flatten_linear1"}, {"type": "linear", "features": 3}, {"type": "iaf"}], "reserved"),
     ],
 )
 def test_networks_that_do_not_fit(tmp_path, layers, message):
@@ -252,6 +255,94 @@ def test_divergence_is_an_error(tmp_path):
     with pytest.raises(TrainError) as error:
         train(config, tmp_path / "run", quiet=True)
     assert error.value.code == "train-diverged"
+
+
+def test_weights_that_are_not_finite_are_an_error(tmp_path, monkeypatch):
+    """A NaN weight silences its neurons: the loss stays finite and would hide it."""
+    from neurodeploy.train import loop
+
+    config = toy_config(tmp_path, epochs=1)
+
+    def poison(network, limit):
+        with torch.no_grad():
+            next(network.parameters())[0] = torch.nan
+
+    monkeypatch.setattr(loop, "_limit_weights", poison)
+    with pytest.raises(TrainError, match=r"conv1\.weight is not finite") as error:
+        train(config.model_copy(update={"max_weight": 1.0}), tmp_path / "run", quiet=True)
+    assert error.value.code == "train-diverged"
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_every_recording_starts_from_silent_neurons(tmp_path):
+    """Layers that carry their state (those of accelerate() do) train like the others, smaller last batches included."""
+    results = []
+    for stateful in (False, True):
+        network = {"factory": "tests.train.toy:tied", "arguments": {"stateful": stateful}}
+        config = toy_config(tmp_path / "data", network=network, epochs=2)
+        results.append(train(config, tmp_path / str(stateful), quiet=True))
+    assert without_times(results[0].metrics) == without_times(results[1].metrics)
+    for name, tensor in tensors(results[0].model).items():
+        assert torch.equal(tensor, tensors(results[1].model)[name])
+
+
+def test_shared_parameters_are_saved_and_resumed(tmp_path, monkeypatch):
+    network = {"factory": "tests.train.toy:tied", "arguments": {"stateful": True}}
+    optimizer = {"type": "adamw", "lr": 0.01, "weight_decay": 0.01}
+    config = toy_config(tmp_path / "data", network=network, epochs=3, optimizer=optimizer)
+    straight = train(config, tmp_path / "straight", quiet=True)
+    learnt = tensors(straight.model)
+    assert torch.equal(learnt["1.threshold"], learnt["5.threshold"])
+    assert learnt["1.threshold"] != 1.0
+    assert learnt["5.tau_mem"] != 4.0
+    _stop_after_first_epoch(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "stopped", quiet=True)
+    monkeypatch.undo()
+    resumed = train(config, tmp_path / "stopped", resume=True, quiet=True)
+    assert resumed.model.read_bytes() == straight.model.read_bytes()
+
+
+@pytest.mark.parametrize("shape", ["maps", "few"])
+def test_outputs_of_a_factory_that_do_not_fit(tmp_path, shape):
+    config = toy_config(tmp_path, network={"factory": "tests.train.toy:odd_output", "arguments": {"shape": shape}})
+    with pytest.raises(ConfigError, match="The network returned") as error:
+        train(config, tmp_path / "run", quiet=True)
+    assert error.value.code == "network-outputs"
+
+
+def test_one_flipped_bit_of_a_weight_is_seen(tmp_path):
+    config = toy_config(tmp_path / "data", epochs=1)
+    result = train(config, tmp_path / "run", quiet=True)
+    content = bytearray(result.model.read_bytes())
+    content[-1] ^= 1
+    result.model.write_bytes(content)
+    with pytest.raises(TrainError) as error:
+        load_trained(result.run)
+    assert error.value.code == "weights-damaged"
+
+
+def test_resume_refuses_a_model_without_checkpoint_and_lost_metrics(tmp_path):
+    config = toy_config(tmp_path / "data", epochs=1)
+    result = train(config, tmp_path / "run", quiet=True)
+    for damage in (b"", b"\xff\xfe\n", b"3\n", b"{}\n"):
+        (result.run / "metrics.jsonl").write_bytes(damage)
+        with pytest.raises(TrainError) as error:
+            train(config, result.run, resume=True, quiet=True)
+        assert error.value.code == "train-metrics"
+    before = result.model.read_bytes()
+    next((result.run / "checkpoints").iterdir()).unlink()
+    with pytest.raises(TrainError, match="no checkpoint") as error:
+        train(config.model_copy(update={"seed": 5}), result.run, resume=True, quiet=True)
+    assert error.value.code == "train-exists"
+    assert result.model.read_bytes() == before
+
+
+def test_newest_checkpoint_has_the_largest_number(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for epoch in (9999, 10000, 2):
+        checkpoint_path(tmp_path, epoch).touch()
+    assert latest_checkpoint(tmp_path) == checkpoint_path(tmp_path, 10000)
 
 
 def test_data_problems_come_first(tmp_path):

@@ -72,3 +72,25 @@ def mortal(input_shape: tuple[int, int, int], n_time_steps: int, n_classes: int,
         torch.nn.Linear(features * (height - 2) * (width - 2), n_classes, bias=False),
         nn.IAF(num_timesteps=n_time_steps),
     )
+
+
+def tied(input_shape: tuple[int, int, int], n_time_steps: int, n_classes: int, stateful: bool) -> torch.nn.Module:
+    """Two spiking layers with one learnt threshold; one learns its time constant."""
+    channels, height, width = input_shape
+    threshold = torch.nn.Parameter(torch.tensor(1.0))
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(channels, 3, 3, bias=False),
+        nn.IAF(threshold=threshold, num_timesteps=n_time_steps, stateful=stateful),
+        torch.nn.Dropout(0.1),
+        torch.nn.Flatten(),
+        torch.nn.Linear(3 * (height - 2) * (width - 2), n_classes, bias=False),
+        nn.LIF(4.0, learn_tau=True, threshold=threshold, num_timesteps=n_time_steps, stateful=stateful),
+    )
+
+
+def odd_output(input_shape: tuple[int, int, int], n_time_steps: int, n_classes: int, shape: str) -> torch.nn.Module:
+    """Maps where vectors are expected, or fewer outputs than classes."""
+    neurons = nn.IAF(num_timesteps=n_time_steps)
+    if shape == "maps":
+        return torch.nn.Sequential(torch.nn.Conv2d(input_shape[0], n_classes, 6), neurons)
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(n_classes - 1), neurons)
