@@ -9,7 +9,7 @@ from typing import Any
 from neurodeploy.emulate.run import Run
 from neurodeploy.errors import ConfigError, ProgramError
 from neurodeploy.events.array import EventArray
-from neurodeploy.files import read_json, write_json
+from neurodeploy.files import read_json, write_json, write_text
 from neurodeploy.graph.file import load_graph, save_graph
 from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.load import load
@@ -17,7 +17,7 @@ from neurodeploy.mapping.placement import CoreChoice
 from neurodeploy.program_file import read_program, write_program
 from neurodeploy.quantize.integers import GRAPH_FILE as INTEGERS_FILE
 from neurodeploy.quantize.integers import REPORT_FILE, OnStep, Quantized, load_quantized, quantize
-from neurodeploy.target import Executor, Program, Target, load_target
+from neurodeploy.target import TARGET_FILE, Executor, Program, Target, load_target, target_of_program
 
 GRAPH_FILE, MAPPING_FILE, PROGRAM_FILE = "graph.safetensors", "mapping.json", "program.json"
 
@@ -34,12 +34,14 @@ class Deployment:
         quantized: the same network in the chip's integers, and what rounding did to every layer.
         mapping: placement as plain data (``mapping.json``).
         program: the chip's configuration.
+        own_chip: the chip, when it is none of ``targets/`` but described by a file of the user's own.
     """
 
     graph: Graph
     quantized: Quantized
     mapping: Mapping[str, Any]
     program: Program
+    own_chip: Target | None = None
 
     @property
     def target(self) -> str:
@@ -64,7 +66,7 @@ class Deployment:
             switches: name -> value of what the chip's documents leave open; see the family's README.
             slow_clock_hz: ticks per second of the slow clock that adds the biases; needed when a layer has biases.
         """
-        target = load_target(self.program.target)
+        target = self.own_chip or load_target(self.program.target)
         return target.family.executor(self.program, switches=switches, slow_clock_hz=slow_clock_hz)
 
     def emulate(
@@ -94,6 +96,8 @@ class Deployment:
     def save(self, folder: str | Path) -> None:
         """Write graph, integers, reports and program into ``folder``; ``neurodeploy.open`` reads them back.
 
+        For a chip of the user's own, its description is written beside them (``target.yaml``), complete.
+
         Raises:
             ConfigError: the folder cannot be written to.
         """
@@ -102,13 +106,18 @@ class Deployment:
         self.quantized.save(folder)
         write_json(folder / MAPPING_FILE, self.mapping)
         write_program(folder / PROGRAM_FILE, self.program)
-        write_json(folder / DEPLOYMENT_FILE, _hashes(folder))
+        if self.own_chip:
+            import yaml
+
+            text = yaml.safe_dump(self.own_chip.chip.model_dump(mode="json"), sort_keys=False, width=120)
+            write_text(folder / TARGET_FILE, text)
+        write_json(folder / DEPLOYMENT_FILE, _hashes(folder, own_chip=self.own_chip is not None))
 
 
 def compile(
     graph: Graph | str | Path,
     *,
-    target: str | Target = "speck2f",
+    target: str | Path | Target = "speck2f",
     v_min: str | float | None = None,
     layer2core_map: CoreChoice = "auto",
     monitor_layers: Sequence[str] | None = None,
@@ -118,7 +127,7 @@ def compile(
 
     Args:
         graph: a graph, or the path of one.
-        target: name of the chip (``neurodeploy targets`` lists them).
+        target: name of the chip (``neurodeploy targets`` lists them), or the path of a ``chip.yaml``.
         v_min: lower bound of the potential. None: the network's own, and none where the network has none;
             ``"-threshold"``; ``"lowest"``: the lowest number of the chip's state word; a number in the network's units.
         layer2core_map: ``"auto"`` finds a placement whenever one exists; or core numbers, one per layer in network
@@ -137,13 +146,13 @@ def compile(
             remedy="give nd.trace(module, sample) for a torch module, or nd.load(path).",
             code="not-a-graph",
         )
-    target = load_target(target) if isinstance(target, str) else target
+    target = load_target(target) if isinstance(target, str | Path) else target
     quantized = quantize(graph, target.family.quantization_spec(target.chip), v_min=v_min, on_step=on_step)
     mapped = target.family.map(quantized.graph, target.chip, layer2core_map)
     on_step("map", "check every rule of the chip and place the layers on its cores")
     program = target.family.lower(mapped, monitor_layers)
     on_step("lower", "write the configuration of every core")
-    return Deployment(graph, quantized, mapped.report(), program)
+    return Deployment(graph, quantized, mapped.report(), program, target if target.file else None)
 
 
 def open(folder: str | Path) -> Deployment:
@@ -161,14 +170,17 @@ def open(folder: str | Path) -> Deployment:
             remedy=f"run: neurodeploy compile MODEL --out {folder}",
             code="not-compiled",
         )
+    program = read_program(folder / PROGRAM_FILE)
+    target = target_of_program(program.target, folder)
     deployment = Deployment(
         load_graph(folder / GRAPH_FILE),
         load_quantized(folder),
         read_json(folder / MAPPING_FILE),
-        read_program(folder / PROGRAM_FILE),
+        program,
+        target if target.file else None,
     )
     stated = read_json(folder / DEPLOYMENT_FILE)
-    for name, found in _hashes(folder).items():
+    for name, found in _hashes(folder, own_chip=deployment.own_chip is not None).items():
         if stated.get(name) != found:
             raise ProgramError(
                 f"{folder / name}: is not what was written with {PROGRAM_FILE}: its hash is not the one in "
@@ -179,6 +191,6 @@ def open(folder: str | Path) -> Deployment:
     return deployment
 
 
-def _hashes(folder: Path) -> dict[str, str]:
-    names = (GRAPH_FILE, INTEGERS_FILE, REPORT_FILE, MAPPING_FILE, PROGRAM_FILE)
+def _hashes(folder: Path, *, own_chip: bool) -> dict[str, str]:
+    names = [GRAPH_FILE, INTEGERS_FILE, REPORT_FILE, MAPPING_FILE, PROGRAM_FILE, *([TARGET_FILE] if own_chip else [])]
     return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}

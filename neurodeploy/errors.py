@@ -1,6 +1,6 @@
 """One exception class per stage. Each message names the place, the rule, the value, the limit and the remedy."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -51,7 +51,21 @@ class ConstraintError(NeurodeployError):
 
 
 class MappingError(NeurodeployError):
-    """The layers cannot be placed on the chip's cores."""
+    """The layers cannot be placed on the chip's cores.
+
+    Args:
+        message, remedy, code: see ``NeurodeployError``.
+        layers: a smallest set of layers that have no place together.
+        need, limit: what they need and what there is, in a few words.
+    """
+
+    def __init__(
+        self, message: str, *, remedy: str, code: str, layers: Sequence[str] = (), need: str = "", limit: str = ""
+    ) -> None:
+        super().__init__(message, remedy=remedy, code=code)
+        self.layers = tuple(layers)
+        self.need = need
+        self.limit = limit
 
 
 class ProgramError(NeurodeployError):

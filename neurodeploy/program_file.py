@@ -1,7 +1,8 @@
 """Program files: JSON with a header and a hash, the same bytes for the same program on every machine.
 
 ``{"format", "version", "target", "family", "sha256", "program"}``; the hash covers the canonical JSON of all other
-fields, so that a damaged or edited file is refused.
+fields, so that a damaged or edited file is refused. The chip is named, not described: for a chip of the user's own, its
+description lies beside the program (``neurodeploy.target.TARGET_FILE``).
 """
 
 import hashlib
@@ -11,7 +12,7 @@ from typing import Any, NoReturn
 
 from neurodeploy.errors import ConfigError, ProgramError
 from neurodeploy.files import canonical_json, write_text
-from neurodeploy.target import Program, load_target
+from neurodeploy.target import Program, target_of_program
 
 FORMAT = "neurodeploy-program"
 VERSION = 1
@@ -73,7 +74,7 @@ def read_program(path: str | Path) -> Program:
     if not intact:
         _refuse(path, "was damaged or edited: its hash does not match.", code="program-hash")
     try:
-        target = load_target(str(data["target"]))
+        target = target_of_program(str(data["target"]), path.parent)
     except ConfigError as error:
         _refuse(path, f"is for a target that cannot be used: {error.message}", code="program-target")
     if data["family"] != target.family_name:
@@ -85,12 +86,11 @@ def read_program(path: str | Path) -> Program:
 
 
 def _content(program: Program) -> dict[str, Any]:
-    target = load_target(program.target)
     return {
         "format": FORMAT,
         "version": VERSION,
-        "target": target.name,
-        "family": target.family_name,
+        "target": program.target,
+        "family": program.family,
         "program": program.to_dict(),
     }
 

@@ -3,10 +3,13 @@
 A folder is a chip family when it has code: its ``family.py`` holds ``family``, an object with the methods of
 ``Family``. A folder with nothing but a ``chip.yaml`` is one chip; its ``family:`` line names the family folder, and its
 entries are laid over that family's own ``chip.yaml``. Adding a chip of a known family is adding one such file.
+
+A chip of one's own needs no folder: wherever a chip is named, the path of such a file does as well, and the name is the
+one in the file. A program for it can be read where that file, or the copy beside the program, is.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 #: Where the folders of the chips and families are.
 TARGETS = Path(__file__).parent / "targets"
 
+#: The copy of the user's own chip description that is kept beside a program for it.
+TARGET_FILE = "target.yaml"
+
 #: One spike of an emulated network: ``layer`` indexes ``Program.layers``; ``t`` is in microseconds.
 SPIKE_DTYPE = np.dtype([("layer", "u1"), ("t", "<i8"), ("c", "<u2"), ("y", "<u2"), ("x", "<u2")])
 
@@ -39,6 +45,11 @@ class Program(Protocol):
     @property
     def target(self) -> str:
         """Name of the chip, e.g. ``"speck2f"``."""
+        ...
+
+    @property
+    def family(self) -> str:
+        """Name of the chip's family, e.g. ``"dynapcnn"``."""
         ...
 
     @property
@@ -232,12 +243,16 @@ class Family(Protocol):
 
 @dataclass(frozen=True)
 class Target:
-    """A chip: its name, its description (of the family's ``chip_model``) and the code of its family."""
+    """A chip: its name, its description (of the family's ``chip_model``) and the code of its family.
+
+    ``file`` is the path of the user's own ``chip.yaml``, and None for the chips in ``targets/``.
+    """
 
     name: str
     chip: Any
     family: Family
     family_name: str
+    file: Path | None = None
 
 
 def target_names(folder: Path = TARGETS) -> list[str]:
@@ -245,21 +260,65 @@ def target_names(folder: Path = TARGETS) -> list[str]:
     return sorted(path.parent.name for path in folder.glob("*/chip.yaml") if not _is_abstract(path))
 
 
-def load_target(name: str, folder: Path = TARGETS) -> Target:
-    """The chip ``name``.
+def load_target(name: str | Path, folder: Path = TARGETS) -> Target:
+    """The chip called ``name``, or the one that the file ``name`` (``.yaml`` or ``.yml``) describes.
 
     Raises:
-        ConfigError: there is no such chip, or its ``chip.yaml`` is not valid; the message names file and field.
+        ConfigError: there is no such chip, or its description is not valid; the message names file and field.
     """
-    import pydantic
-
+    if str(name).endswith((".yaml", ".yml")):
+        return _own_chip(Path(name))
     path = next((path for path in folder.glob("*/chip.yaml") if path.parent.name == name), None)
     if path is None or _is_abstract(path):
         raise ConfigError(
-            f"there is no target {name!r}.",
-            remedy=f"choose one of: {', '.join(target_names(folder))}.",
+            f"there is no target {str(name)!r}.",
+            remedy=f"choose one of: {', '.join(target_names(folder))}; or give the path of a chip.yaml.",
             code="unknown-target",
         )
+    target = _load(path)
+    if target.name != name:
+        raise ConfigError(
+            f"{path}: name: the chip is called {target.name!r}, its folder {name!r}.",
+            remedy="give both the same name.",
+            code="chip-yaml",
+        )
+    return target
+
+
+def target_of_program(name: str, folder: str | Path) -> Target:
+    """The chip called ``name`` of a program in ``folder``: one of ``targets/``, or the one in ``TARGET_FILE`` there.
+
+    Raises:
+        ConfigError: neither is a chip of this name.
+    """
+    path = Path(folder) / TARGET_FILE
+    if name in target_names() or not path.is_file():
+        return load_target(name)
+    target = _own_chip(path)
+    if target.name != name:
+        raise ConfigError(
+            f"there is no target {name!r}, and {path} describes {target.name!r}.",
+            remedy="put the file that the program was compiled with beside it.",
+            code="unknown-target",
+        )
+    return target
+
+
+def _own_chip(path: Path) -> Target:
+    target = _load(path)
+    if target.name in target_names():
+        # A program file holds only the name: it must not be mistaken for one of the known chip.
+        raise ConfigError(
+            f"{path}: name: there is another chip called {target.name!r}.",
+            remedy="give this one a name of its own.",
+            code="chip-yaml",
+        )
+    return replace(target, file=path)
+
+
+def _load(path: Path) -> Target:
+    import pydantic
+
     data = _read_yaml(path)
     family_name = data.get("family")
     if not isinstance(family_name, str) or not family_name.isidentifier():
@@ -290,13 +349,7 @@ def load_target(name: str, folder: Path = TARGETS) -> Target:
             remedy=f"correct these fields; {shared} shows them all.",
             code="chip-yaml",
         ) from None
-    if getattr(chip, "name", name) != name:
-        raise ConfigError(
-            f"{path}: name: the chip is called {chip.name!r}, its folder {name!r}.",
-            remedy="give both the same name.",
-            code="chip-yaml",
-        )
-    return Target(name, chip, family, family_name)
+    return Target(str(merged.get("name", path.parent.name)), chip, family, family_name)
 
 
 def _is_abstract(path: Path) -> bool:
@@ -326,8 +379,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """``above`` laid over ``below``, field by field; anything but a group of fields is replaced as a whole."""
-    merged = dict(below)
+    """``above`` laid over ``below``, field by field; anything but a group of fields is replaced as a whole.
+
+    A source is never inherited: it is of the value below, not of the one that replaces it.
+    """
+    merged = {key: value for key, value in below.items() if key != "source"}
     for key, value in above.items():
         old = merged.get(key)
         merged[key] = _overlay(old, value) if isinstance(old, dict) and isinstance(value, dict) else value

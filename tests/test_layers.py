@@ -23,6 +23,7 @@ COMPILER = [
     "program_file",
     "emulate",
     "deployment",
+    "fit",
     "validation",
     "report",
 ]

@@ -25,7 +25,7 @@ VERBS = {
     "sweep": "Compile a network in many ways and compare accuracy and load on labelled recordings.",
     "diverge": "Find the first neuron and time at which two runs of a recording differ, and the cause.",
     "report": "Write report.html, one self-contained page about a run folder.",
-    "targets": "List the chips, or show one chip's cores and limits.",
+    "targets": "List the chips, show one chip's cores and limits, or which chips hold a network.",
     "doctor": "Show versions, optional packages and what this machine can run.",
 }
 

@@ -16,7 +16,9 @@ class ModelOptions(Options):
 
     model: Path = Field(description="the network: a .nir file, or a .safetensors graph written by train or compile.")
     target: str = Field(
-        "speck2f", description="name of the chip; see 'neurodeploy targets'.", json_schema_extra={"short": "-t"}
+        "speck2f",
+        description="name of the chip (see 'neurodeploy targets'), or the path of a chip.yaml.",
+        json_schema_extra={"short": "-t"},
     )
     v_min: str | float | None = Field(
         None,

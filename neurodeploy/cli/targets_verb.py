@@ -1,6 +1,7 @@
 """``neurodeploy targets``."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -8,18 +9,39 @@ from pydantic import Field
 
 from neurodeploy.cli.output import say, table
 from neurodeploy.cli.verb import Options, verb
+from neurodeploy.errors import ConfigError
+from neurodeploy.fit import fit
+from neurodeploy.graph.load import load
 from neurodeploy.target import load_target, target_names
 
 
 class TargetsOptions(Options):
     """Options of ``neurodeploy targets``."""
 
-    name: str | None = Field(None, description="a chip, to see its cores and limits; all chips without it.")
+    name: str | None = Field(None, description="a chip, to see its cores and limits; all chips without it; or 'fit'.")
+    network: Path | None = Field(None, description="after 'fit': a .nir file or a .safetensors graph.")
+    target: tuple[str, ...] = Field(
+        (),
+        description="with 'fit': a chip, or the path of a chip.yaml; may be repeated.",
+        json_schema_extra={"short": "-t"},
+    )
+    all: bool = Field(False, description="with 'fit': every known chip, which is the default without --target.")
 
 
-@verb(TargetsOptions)
+@verb(TargetsOptions, arguments=2)
 def command(options: TargetsOptions) -> dict[str, Any]:
-    """List the chips, or show one chip's cores and limits."""
+    """List the chips, show one chip's cores and limits, or show which chips hold a network.
+
+    'targets fit NETWORK' says for each chip whether the network fits, and if not, what limits it first.
+    """
+    if options.name == "fit":
+        return _fit(options)
+    if options.network or options.target or options.all:
+        raise ConfigError(
+            "NETWORK, --target and --all belong to 'neurodeploy targets fit'.",
+            remedy="write: neurodeploy targets fit NETWORK [--all | --target NAME ...]",
+            code="usage",
+        )
     if options.name is None:
         targets = [load_target(name) for name in target_names()]
         table("Targets", ("name", "family", "chip"), [(t.name, t.family_name, t.chip.title) for t in targets])
@@ -30,3 +52,28 @@ def command(options: TargetsOptions) -> dict[str, Any]:
     rules = target.family.rules(target.chip)
     table("Rules", ("code", "severity", "rule"), [(rule.code, rule.severity, rule.text) for rule in rules])
     return {"name": target.name, "family": target.family_name, "chip": description, "rules": [asdict(r) for r in rules]}
+
+
+def _fit(options: TargetsOptions) -> dict[str, Any]:
+    if options.network is None:
+        raise ConfigError(
+            "'neurodeploy targets fit' needs a network.",
+            remedy="write: neurodeploy targets fit NETWORK [--all | --target NAME ...]",
+            code="usage",
+        )
+    names = [*(target_names() if options.all or not options.target else []), *options.target]
+    targets = [load_target(name) for name in dict.fromkeys(names)]
+    graph = load(options.network)
+    fits = [fit(graph, target) for target in targets]
+    table(
+        f"Where {options.network} fits",
+        ("target", "fits", "limited by", "layer", "needs", "limit"),
+        [
+            (one.target, "yes" if one.fits else "no", one.code, ", ".join(one.layers), one.need, one.limit)
+            for one in fits
+        ],
+    )
+    for one in fits:
+        if not one.fits:
+            say(f"{one.target}: {one.remedy}")
+    return {"network": str(options.network), "targets": [asdict(one) for one in fits]}

@@ -35,6 +35,8 @@ class Shortfall:
     limit: int
 
     def __str__(self) -> str:
+        if not self.limit:
+            return f"{self.resource} {self.need} words, the core has none"
         excess = 100 * (self.need - self.limit) / self.limit
         return f"{self.resource} {self.need} > {self.limit} words ({excess:.0f} % too big)"
 
@@ -102,7 +104,11 @@ def place(
     reachable = sorted({core for index in members for core in choices[index]})
     if not reachable:
         summary = f"{names[0]} fits none of the {len(cores)} cores."
+        closest = min((shortfalls(items[members[0]], core) for core in cores), key=_excess)
+        need = ", ".join(f"{short.resource} {short.need}" for short in closest) + " words"
+        limit = ", ".join(f"{short.resource} {short.limit}" for short in closest) + " words"
     else:
+        need, limit = f"{len(names)} cores", f"{len(reachable)} cores ({_listed(reachable)})"
         summary = (
             f"{len(names)} layers ({', '.join(names)}) need a core each, and only {len(reachable)} "
             f"({_listed(reachable)}) can hold any of them."
@@ -112,6 +118,7 @@ def place(
         count = f"the network has {len(items)} layers, the chip has {len(cores)} cores."
         # With every layer in the conflict, the count is the whole reason.
         summary, details = (count, []) if len(members) == len(items) else (f"{count} {summary}", details)
+        need, limit = f"{len(items)} cores", f"{len(cores)} cores"
     # Layers that fit nowhere are conflicts of their own: name them all, not only the first.
     others = [item for i, item in enumerate(items) if not choices[i] and i not in members]
     details += [_details(item, cores, pinned) for item in others]
@@ -123,7 +130,15 @@ def place(
         "\n".join([summary, *details, ""]),
         remedy=advice,
         code="too-many-layers" if len(items) > len(cores) else "placement",
+        layers=names,
+        need=need,
+        limit=limit,
     )
+
+
+def _excess(lacking: Sequence[Shortfall]) -> float:
+    """How far a core is from holding an item: the largest need per word there is."""
+    return max(short.need / max(short.limit, 0.5) for short in lacking)
 
 
 def _ask(remedy: Callable[[Sequence[str]], str] | None, names: Sequence[str]) -> str:

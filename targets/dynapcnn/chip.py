@@ -1,6 +1,6 @@
 """The description of one chip of the family: every number of ``chip.yaml``, checked, with its source."""
 
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -37,24 +37,27 @@ class Memory(_Frozen):
 class Cores(_Frozen):
     """The cores in the order of their numbers."""
 
-    memories: Annotated[tuple[Memory, ...], Field(min_length=1)]
+    memories: Annotated[tuple[Memory, ...], Field(min_length=1, max_length=256)]
     source: Text
 
 
 class Limits(_Frozen):
-    """What one core can do. Sizes are for one side of a map."""
+    """What one core can do. Sizes are for one side of a map.
 
-    input_size: Fact[Positive]
-    neuron_size: Fact[Positive]
-    features: Fact[Positive]
-    kernel_size: Fact[Positive]
-    strides: Fact[tuple[Positive, ...]]
-    padding: Fact[Annotated[int, Field(ge=0, strict=True)]]
-    poolings: Fact[tuple[Positive, ...]]
-    destinations: Fact[Positive]
-    weight_bits: Fact[Positive]
-    bias_bits: Fact[Positive]
-    state_bits: Fact[Positive]
+    The bounds are those of the program file and the emulator: an invented chip has them too.
+    """
+
+    input_size: Fact[Annotated[Positive, Field(le=128)]]
+    neuron_size: Fact[Annotated[Positive, Field(le=128)]]
+    features: Fact[Annotated[Positive, Field(le=1024)]]
+    kernel_size: Fact[Annotated[Positive, Field(le=128)]]
+    strides: Fact[tuple[Annotated[Positive, Field(le=16)], ...]]
+    padding: Fact[Annotated[int, Field(ge=0, le=127, strict=True)]]
+    poolings: Fact[tuple[Literal[1, 2, 4], ...]]
+    destinations: Fact[Annotated[Positive, Field(le=2)]]
+    weight_bits: Fact[Annotated[Positive, Field(ge=2, le=8)]]
+    bias_bits: Fact[Annotated[Positive, Field(ge=2, le=16)]]
+    state_bits: Fact[Annotated[Positive, Field(ge=2, le=16)]]
     lowest_threshold: Fact[Positive]
     highest_v_min: Fact[Annotated[int, Field(lt=0, strict=True)]]
 
@@ -104,13 +107,16 @@ class Erratum(_Frozen):
 
 
 class Chip(_Frozen):
-    """One chip; ``family`` is the folder in ``targets/`` whose code serves it."""
+    """One chip; ``family`` is the folder in ``targets/`` whose code serves it.
+
+    ``samna_module`` is None and ``devices`` is empty for a chip that nobody makes.
+    """
 
     name: Text
     title: Text
     family: Text
-    samna_module: Text
-    devices: tuple[Device, ...]
+    samna_module: Text | None = None
+    devices: tuple[Device, ...] = ()
     cores: Cores
     limits: Limits
     quantization: Quantization

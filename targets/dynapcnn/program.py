@@ -1,7 +1,7 @@
 """The configuration of a DynapCNN-family chip as plain data, with the vendor's field names on disk."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,8 @@ class DynapcnnProgram:
     target: str
     cores: tuple[CoreProgram, ...]
     entry_core: int
+
+    family: ClassVar[str] = "dynapcnn"
 
     @property
     def layers(self) -> tuple[str, ...]:

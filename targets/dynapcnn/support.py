@@ -33,8 +33,7 @@ def support_page(targets: Sequence[Target]) -> str:
             ((t.name, t.chip.title, ", ".join(device.board for device in t.chip.devices)) for t in targets),
         ),
     ]
-    for names, chips in _groups(targets, lambda target: (target.chip.cores, target.chip.limits)):
-        chip = chips[0].chip
+    for names, chips in _groups(targets, lambda target: target.family.rules(target.chip)):
         lines += [
             f"## Rules: {names}",
             "",
@@ -42,29 +41,37 @@ def support_page(targets: Sequence[Target]) -> str:
             "",
             *_table(
                 ("code", "rule", "severity"),
-                ((f"`{rule.code}`", rule.text, rule.severity) for rule in chips[0].family.rules(chip)),
+                ((f"`{rule.code}`", rule.text, rule.severity) for rule in chips[0].family.rules(chips[0].chip)),
             ),
+        ]
+    for names, chips in _groups(targets, lambda target: target.chip.cores.memories):
+        lines += [
             f"## Cores: {names}",
             "",
             "Words of memory: kernel 8 bit, neuron 16 bit, bias 16 bit. A layer with `c` input and `f` output",
             "features, a kernel of `ky x kx` and a map of `h x w` neurons before pooling needs",
             "`c * 2^(ceil(log2(ky kx)) + ceil(log2 f))` kernel words, `f * 2^(ceil(log2 h) + ceil(log2 w))` neuron",
-            f"words and, with a bias, `f` bias words. Source: {chip.cores.source}.",
+            "words and, with a bias, `f` bias words.",
             "",
+            *(f"Source for {target.name}: {target.chip.cores.source}.\n" for target in chips),
             *_table(
                 ("core", "kernel", "neuron", "bias"),
                 (
                     (str(number), str(memory.kernel), str(memory.neuron), str(memory.bias))
-                    for number, memory in enumerate(chip.cores.memories)
+                    for number, memory in enumerate(chips[0].chip.cores.memories)
                 ),
             ),
+        ]
+    for names, chips in _groups(targets, lambda target: target.chip.limits):
+        limits = chips[0].chip.limits
+        lines += [
             f"## Where the numbers are from: {names}",
             "",
             *_table(
                 ("number", "value", "source"),
                 (
-                    (name.replace("_", " "), str(getattr(chip.limits, name)), getattr(chip.limits, name).source)
-                    for name in type(chip.limits).model_fields
+                    (name.replace("_", " "), str(getattr(limits, name)), getattr(limits, name).source)
+                    for name in type(limits).model_fields
                 ),
             ),
         ]

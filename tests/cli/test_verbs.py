@@ -173,3 +173,29 @@ def test_help_answers_at_once():
 
     # The best of three: the machine may be busy, and half a second is the promise for one that is not.
     assert min(seconds() for _ in range(3)) < 0.5
+
+
+def test_targets_fit_says_where_a_network_fits_and_what_limits_it(cli, tmp_path, small_graph):
+    save_graph(small_graph, tmp_path / "model.safetensors")
+    one_core = {"source": "made up", "memories": [{"kernel": 1024, "neuron": 1024, "bias": 0}]}
+    own = {"family": "dynapcnn", "name": "one-core", "title": "One core", "cores": one_core}
+    (tmp_path / "chip.yaml").write_text(yaml.safe_dump(own))
+    result = cli("targets", "fit", tmp_path / "model.safetensors", "--all", "-t", tmp_path / "chip.yaml", "--json")
+    fits = {entry["target"]: entry for entry in result.json["targets"]}
+    assert fits["speck2f"]["fits"]
+    assert not fits["one-core"]["fits"]
+    assert (fits["one-core"]["code"], fits["one-core"]["need"]) == ("too-many-layers", "2 cores")
+    text = cli("targets", "fit", tmp_path / "model.safetensors", "-t", "speck2e").out
+    assert "speck2e" in text
+    assert "speck2f" not in text
+    assert cli("targets", "speck2f", "--all").code == 2
+    assert cli("targets", "fit").code == 2
+
+
+def test_a_chip_of_ones_own_is_named_by_its_file(cli, tmp_path, small_graph):
+    save_graph(small_graph, tmp_path / "model.safetensors")
+    (tmp_path / "chip.yaml").write_text("family: dynapcnn\nname: mine\ntitle: Mine\n")
+    done = cli("compile", tmp_path / "model.safetensors", "-t", tmp_path / "chip.yaml", "-o", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert cli("report", tmp_path / "run").code == 0
+    assert cli("targets", tmp_path / "chip.yaml", "--json").json["name"] == "mine"

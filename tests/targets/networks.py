@@ -1,6 +1,7 @@
 """Networks for the tests: integer graphs of convolution, neurons and sum-pooling, the same every time."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -57,3 +58,15 @@ def chain(input_shape: tuple[int, int, int], spec: Spec, *, threshold: int = 150
         features = out
     add("output", Output())
     return Graph(nodes, tuple(edges))
+
+
+def as_float(graph: Graph) -> Graph:
+    """The same network before quantization: every integer array as float32."""
+    changed: dict[str, Node] = {}
+    for name, node in graph.nodes.items():
+        if isinstance(node, Conv2d):
+            changed[name] = replace(node, weight=node.weight.astype(np.float32))
+        elif isinstance(node, Neuron):
+            v_min = None if node.v_min is None else node.v_min.astype(np.float32)
+            changed[name] = replace(node, threshold=node.threshold.astype(np.float32), v_min=v_min)
+    return graph.with_nodes(changed)

@@ -20,11 +20,13 @@ def chip_folder(folder, name="mychip", **changes):
 
 
 def test_the_chips_are_listed_and_the_family_is_not():
-    assert target_names() == ["speck2e", "speck2f"]
+    assert target_names() == ["dynapcnndevkit", "speck2cmini", "speck2dmini", "speck2e", "speck2f"]
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ConfigError, match=r"no target 'speck3'.*Remedy: choose one of: speck2e, speck2f") as caught:
+    with pytest.raises(
+        ConfigError, match=r"no target 'speck3'.*Remedy: choose one of: .*speck2e, speck2f; or give"
+    ) as caught:
         load_target("speck3")
     assert caught.value.code == "unknown-target"
 
@@ -53,11 +55,14 @@ def test_a_chip_is_one_file_laid_over_its_family(tmp_path):
         ({"limits": {"kernel_size": {"value": -1}}}, "limits.kernel_size.value: "),
         ({"limits": {"kernel_size": {"value": 4, "source": ""}}}, "limits.kernel_size.source: "),
         ({"limits": {"kernel": {"value": 4, "source": "x"}}}, "limits.kernel: "),
-        ({"limits": {"strides": {"value": [2, 4]}}}, "limits: .*must allow 1"),
+        ({"limits": {"strides": {"value": [2, 4], "source": "x"}}}, "limits: .*must allow 1"),
         ({"cores": {"memories": []}}, "cores.memories: "),
         ({"cores": {"memories": [{"kernel": 1, "neuron": 1}]}}, "cores.memories.0.bias: "),
         ({"speed": 3}, "speed: "),
-        ({"samna_module": None}, "samna_module: "),
+        ({"samna_module": ""}, "samna_module: "),
+        ({"limits": {"kernel_size": {"value": 4}}}, "limits.kernel_size.source: "),
+        ({"limits": {"poolings": {"value": [1, 8], "source": "x"}}}, "limits.poolings.value.1: "),
+        ({"limits": {"destinations": {"value": 3, "source": "x"}}}, "limits.destinations.value: "),
     ],
 )
 def test_a_wrong_field_is_named(tmp_path, changes, field):

@@ -1,0 +1,45 @@
+"""Which chips hold a network, and what limits it on those that do not."""
+
+from dataclasses import dataclass
+
+from neurodeploy.deployment import compile
+from neurodeploy.errors import MappingError, NeurodeployError
+from neurodeploy.graph.graph import Graph
+from neurodeploy.target import Target
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One network on one chip.
+
+    Attributes:
+        target: name of the chip.
+        fits: whether the network can be compiled for it.
+        code: the first rule that the network breaks, or ``"placement"`` or ``"too-many-layers"``; empty when it fits.
+        layers: the layers concerned; empty for the whole network.
+        need, limit: what the network needs or has, and what the chip offers, in a few words.
+        remedy: what the user can do.
+    """
+
+    target: str
+    fits: bool
+    code: str = ""
+    layers: tuple[str, ...] = ()
+    need: str = ""
+    limit: str = ""
+    remedy: str = ""
+
+
+def fit(graph: Graph, target: Target) -> Fit:
+    """Whether ``graph`` can be compiled for ``target``, and if not, what limits it first."""
+    try:
+        compile(graph, target=target)
+    except MappingError as error:
+        return Fit(target.name, False, error.code, error.layers, error.need, error.limit, error.remedy)
+    except NeurodeployError as error:
+        for found in target.family.check(graph, target.chip):
+            if found.rule.severity == "error":
+                layers = (found.layer,) if found.layer else ()
+                return Fit(target.name, False, found.rule.code, layers, found.value, found.limit, found.remedy)
+        return Fit(target.name, False, error.code, (), error.message, "", error.remedy)
+    return Fit(target.name, True)
