@@ -10,7 +10,8 @@ from neurodeploy.errors import ValidationError
 from neurodeploy.events.array import make_events
 from neurodeploy.graph.nodes import Conv2d, SumPool2d
 from neurodeploy.target import SPIKE_DTYPE
-from neurodeploy.validation.divergence import CAUSES, Divergence, first_divergence
+from neurodeploy.validation.causes import CAUSES
+from neurodeploy.validation.divergence import Divergence, first_divergence
 from tests.validation.one_neuron import at, chain, neuron, one_neuron
 
 pytest.importorskip("torch")
