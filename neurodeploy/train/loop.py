@@ -245,7 +245,7 @@ def _output_counts(network: torch.nn.Module, activity: Activity, x: torch.Tensor
             remedy="flatten the output maps of the network to one axis, and keep batch and time folded.",
             code="network-outputs",
         )
-    counts: torch.Tensor = output.unflatten(0, (labels.numel(), -1)).sum(1)
+    counts: torch.Tensor = output.reshape(labels.numel(), -1, output.shape[1]).sum(1)
     return counts
 
 
