@@ -3,6 +3,7 @@
 import tracemalloc
 from itertools import pairwise
 
+import h5py
 import numpy as np
 import pytest
 
@@ -236,3 +237,18 @@ def test_a_streamed_recording_gives_the_emulators_spikes(tmp_path):
     assert len(spikes) == 6
     assert whole.spikes.size > 100
     assert np.array_equal(np.concatenate(spikes), whole.spikes)
+
+
+@needs_shared
+def test_writers_agree_with_other_programs(tmp_path):
+    events = read_events(f"{FIXTURE}.npz")
+    write_events(tmp_path / "a.es", events, sensor_size=(2, 34, 34))
+    with open(f"{FIXTURE}.es", "rb") as theirs:
+        assert (tmp_path / "a.es").read_bytes() == theirs.read()
+    write_events(tmp_path / "a.dat", events)
+    with open(f"{FIXTURE}.dat", "rb") as theirs:
+        assert (tmp_path / "a.dat").read_bytes()[-8 * events.size :] == theirs.read()[-8 * events.size :]
+    write_events(tmp_path / "a.h5", events)
+    with h5py.File(tmp_path / "a.h5") as ours, h5py.File(f"{FIXTURE}.dsec.h5") as theirs:
+        assert np.array_equal(ours["ms_to_idx"], theirs["ms_to_idx"])
+        assert ours["t_offset"][()] == theirs["t_offset"][()]
