@@ -80,13 +80,16 @@ def _first_bytes(block: NDArray[np.uint8], quiet: int) -> NDArray[np.int64]:
     lanes = -(-block.size // _ROW)
     padded = np.full(lanes * _ROW, 0xFF, np.uint8)
     padded[: block.size] = block
-    long = (padded.reshape(lanes, _ROW) < quiet).T.astype(np.uint8)  # [byte in lane, lane]
-    # left[2 * bytes left + long] after this byte
-    after = np.array([0, _TAIL, 0, 0, 1, 1, 2, 2, 3, 3], np.uint8)
-    left = np.empty((_ROW + 1, _TAIL + 1, lanes), np.uint8)
+    long = np.ascontiguousarray((padded.reshape(lanes, _ROW) < quiet).T)  # [byte in lane, lane]
+    tail = np.where(long, _TAIL, 0).astype(np.uint8)
+    left = np.empty((_ROW + 1, _TAIL + 1, lanes), np.uint8)  # before each byte
     left[0] = np.arange(_TAIL + 1, dtype=np.uint8)[:, None]
+    inside = np.empty((_TAIL + 1, lanes), bool)
     for byte in range(_ROW):
-        np.take(after, 2 * left[byte] + long[byte], out=left[byte + 1])
+        # In a record one byte less is left; at a first byte, the four that follow an event's.
+        np.not_equal(left[byte], 0, out=inside)
+        np.subtract(left[byte], inside, out=left[byte + 1])
+        np.copyto(left[byte + 1], tail[byte], where=~inside)
     entry = np.zeros(lanes, np.int64)
     ends = left[_ROW]
     for lane in range(1, lanes):
