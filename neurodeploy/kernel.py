@@ -36,7 +36,8 @@ class Neuron:
     """The choices of ``neuron.py`` and the surrogate.
 
     ``soft_spikes`` replaces the spike count by the surrogate's primitive (float64 only): the surrogate gradient is then
-    the true gradient and can be checked by finite differences. It is a test mode, not a neuron.
+    the true gradient and can be checked by finite differences. An algorithm whose gradient leaves out the reset path
+    keeps whole spikes in the reset, where they are constants. It is a test mode, not a neuron.
 
     Raises:
         KernelError: a field has a value that no kernel can run.

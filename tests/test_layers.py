@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "neurodeploy"
 
 BASE = ["errors", "files", "neuron", "events"]
-TRAINING = [*BASE, "_ext", "surrogate", "buffers", "kernel", "kernels", "nn", "train"]
+TRAINING = [*BASE, "_ext", "surrogate", "buffers", "kernel", "native_layer", "kernels", "nn", "train"]
 COMPILER = [
     *BASE,
     "_ext",
@@ -27,7 +27,7 @@ COMPILER = [
     "validation",
     "report",
 ]
-TORCH_AT_IMPORT = {"surrogate", "buffers", "kernel", "kernels", "nn", "train"}
+TORCH_AT_IMPORT = {"surrogate", "buffers", "kernel", "native_layer", "kernels", "nn", "train"}
 
 
 def sources() -> list[Path]:

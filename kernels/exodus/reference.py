@@ -1,5 +1,9 @@
-"""EXODUS as two plain loops over time: the definition that ``cpu.cpp`` equals. README.md derives the backward loop."""
+"""EXODUS as two plain loops over time: the definition that ``cpu.cpp`` equals. README.md derives the backward loop.
 
+``reset_path=False`` leaves out what a spike does to the loss through the reset of its own neuron: that is SLAYER.
+"""
+
+from dataclasses import replace
 from math import inf, pi
 
 import torch
@@ -9,15 +13,17 @@ from neurodeploy.surrogate import Arctan, Box, Heaviside, PeriodicExponential, S
 
 
 def forward(
-    x: torch.Tensor, parameters: Parameters, state: torch.Tensor, neuron: Neuron
+    x: torch.Tensor, parameters: Parameters, state: torch.Tensor, neuron: Neuron, *, reset_path: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return (spikes [B, T, N], v [B, T, N] before the reset, final state [B, N]); x is [B, T, N]."""
     spikes, potentials = torch.empty_like(x), torch.empty_like(x)
+    resetting = neuron if reset_path else replace(neuron, soft_spikes=False)
     after = state.clone()
     for t in range(x.shape[1]):
         v = _clip(parameters.decay * after + parameters.input_gain * x[:, t], neuron, "before_threshold")
         s = fire(v, parameters, neuron)
-        after = _clip(_reset(v, s, parameters, neuron), neuron, "after_reset")
+        after = _reset(v, fire(v, parameters, resetting), parameters, resetting)
+        after = _clip(after, neuron, "after_reset")
         spikes[:, t], potentials[:, t] = s, v
     return spikes, potentials, after
 
@@ -31,6 +37,8 @@ def backward(
     parameters: Parameters,
     state: torch.Tensor,
     neuron: Neuron,
+    *,
+    reset_path: bool = True,
 ) -> Gradients:
     """Return the gradients, given those of spikes [B, T, N], v [B, T, N] (None: zero) and final state [B, N]."""
     decay, threshold, input_gain, unit = parameters
@@ -38,20 +46,21 @@ def backward(
     sums = [torch.zeros_like(state) for _ in range(3)]  # decay, threshold, input gain, per sample
     p = grad_state.clone()  # adjoint of the state after step t
     current = torch.zeros_like(state)  # adjoint of decay * state + input_gain * x at step t + 1
+    resetting = neuron if reset_path else replace(neuron, soft_spikes=False)
     before_limit, after_limit = _limit(neuron, "before_threshold"), _limit(neuron, "after_reset")
     for t in reversed(range(x.shape[1])):
         u = v[:, t]
-        s = fire(u, parameters, neuron)
+        s = fire(u, parameters, resetting)
         slope = surrogate_gradient(neuron.surrogate, u - threshold, unit)
-        after = _reset(u, s, parameters, neuron)
+        after = _reset(u, s, parameters, resetting)
         free = torch.where(after > after_limit, p, 0.0)
         q, through, spike_path = grad_spikes[:, t], free, torch.zeros_like(free)
         if neuron.reset == "subtract":
-            q = q - threshold * free
+            q = q - threshold * free if reset_path else q
             spike_path = -s * free
         elif neuron.reset == "zero":
-            q = q - u * free
-            through = _silent(s, neuron) * free
+            q = q - u * free if reset_path else q
+            through = _silent(s, resetting) * free
         adjoint = slope * q + through
         if grad_v is not None:
             adjoint = adjoint + grad_v[:, t]

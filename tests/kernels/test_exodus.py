@@ -12,8 +12,8 @@ import torch
 from neurodeploy import nn
 from neurodeploy.kernel import Neuron, Parameters
 from neurodeploy.kernels import exodus
-from neurodeploy.kernels.exodus import reference
 from neurodeploy.surrogate import PeriodicExponential, SingleExponential
+from tests.autograd_loop import loop
 
 B, T, N = 6, 100, 200
 
@@ -118,47 +118,6 @@ def test_forward_float32_is_exact_for_integers() -> None:
 # --- gradients: autograd through the loop -------------------------------------------------------------------------
 
 
-class Spike(torch.autograd.Function):
-    """Spike count whose derivative in v is the surrogate, and in the threshold its negative."""
-
-    @staticmethod
-    def forward(ctx: Any, v: torch.Tensor, threshold: torch.Tensor, unit: torch.Tensor, neuron: Neuron) -> torch.Tensor:
-        ctx.save_for_backward(v - threshold, unit)
-        ctx.neuron = neuron
-        ctx.threshold_shape = threshold.shape
-        if neuron.spikes == "single":
-            return (v >= threshold).to(v.dtype)
-        count = torch.div(v, threshold, rounding_mode="trunc") * (v > 0)
-        return count if neuron.spikes == "multi" else count.clamp(max=int(neuron.spikes))
-
-    @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        d, unit = ctx.saved_tensors
-        grad = grads[0] * reference.surrogate_gradient(ctx.neuron.surrogate, d, unit)
-        return grad, -grad.sum_to_size(ctx.threshold_shape), None, None
-
-
-def loop(
-    x: torch.Tensor, state: torch.Tensor, p: Parameters, neuron: Neuron
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The step of neuron.py written for autograd, one operation at a time."""
-    spikes, potentials, v = [], [], state
-    for t in range(x.shape[1]):
-        v = p.decay * v + p.input_gain * x[:, t]
-        if neuron.v_min is not None and neuron.v_min_position == "before_threshold":
-            v = torch.where(v > neuron.v_min, v, neuron.v_min)
-        s = Spike.apply(v, p.threshold, p.unit, neuron)
-        spikes.append(s)
-        potentials.append(v)
-        if neuron.reset == "subtract":
-            v = v - p.threshold * s
-        elif neuron.reset == "zero":
-            v = v * (1 - Spike.apply(v, p.threshold, p.unit, Neuron(spikes="single", surrogate=neuron.surrogate)))
-        if neuron.v_min is not None and neuron.v_min_position == "after_reset":
-            v = torch.where(v > neuron.v_min, v, neuron.v_min)
-    return torch.stack(spikes, 1), torch.stack(potentials, 1), v
-
-
 GRADIENT_CASES = [
     Neuron(reset=reset, spikes=spikes, v_min=v_min, v_min_position=position, surrogate=surrogate)
     for (reset, spikes), (v_min, position), surrogate in product(
@@ -251,27 +210,3 @@ def test_gradients_equal_sinabs_and_show_the_clip_position(tau: float | None, v_
         early = (nn.IAF(**options) if tau is None else nn.LIF(tau, norm_input=False, **options)).double()
         assert torch.equal(early(x), case.ours().double()(x))  # the spikes do not tell the positions apart
         assert relative(layer_gradients(early, x, weights)) > 1e-3
-
-
-# --- stability ----------------------------------------------------------------------------------------------------
-
-
-def test_gradients_neither_vanish_nor_explode_through_four_layers() -> None:
-    """The paper's claim: 4 IAF layers, T = 200, surrogate of width 1 and scale 1. Without the reset path: > 1e3."""
-    width = 48
-    weights = [torch.nn.Linear(width, width, bias=False, dtype=torch.float64) for _ in range(4)]
-    for linear in weights:
-        torch.nn.init.normal_(linear.weight, 0.5 / width, 1.2 / width**0.5)
-    net = torch.nn.Sequential(
-        *(
-            layer
-            for linear in weights
-            for layer in (linear, nn.IAF(surrogate=SingleExponential(1.0, 1.0), spikes="single").double())
-        )
-    )
-    x = (torch.rand(4, 200, width, dtype=torch.float64) < 0.3).double()
-    out = net(x)
-    assert 0.02 < float(out.detach().mean()) < 0.9
-    (out.mean(1) - 0.1).square().sum().backward()
-    first, last = (float(linear.weight.grad.norm()) for linear in (weights[0], weights[-1]))  # type: ignore[union-attr]
-    assert 0.1 <= first / last <= 10

@@ -10,7 +10,7 @@ from neurodeploy.kernel import Neuron, Parameters
 from neurodeploy.kernels import exodus
 from neurodeploy.kernels.exodus import reference
 
-_native = importlib.import_module("neurodeploy._ext").exodus
+_native = importlib.import_module("neurodeploy._ext").layer
 
 CASES = [
     surrogates.SingleExponential(),

@@ -1,12 +1,12 @@
-// The inner loops of EXODUS. Templates say what is computed; the macros make one function of each instance, because
+// The inner loops of spiking layers. Templates say what is computed; the macros make one function of each instance, because
 // function multiversioning works on plain functions only.
-#include "blocks.hpp"
+#include "layer_blocks.hpp"
 
 #include "multiversion.hpp"
 #include "neuron.hpp"
 #include "surrogate.hpp"
 
-namespace nd::exodus {
+namespace nd::layer {
 
 template <class Real, Reset reset, bool single>
 inline __attribute__((always_inline)) void forward_block(std::int64_t n, const Real* __restrict x, Real* __restrict v,
@@ -86,7 +86,7 @@ ND_LINEARISE_ALL(heaviside)
 #undef ND_LINEARISE_ALL
 #undef ND_LINEARISE
 
-template <class Real, Reset reset, bool parameters>
+template <class Real, Reset reset, bool reset_path, bool parameters>
 inline __attribute__((always_inline)) void adjoint_block(ND_ADJOINT_ARGUMENTS(Real)) {
     for (std::int64_t i = 0; i < n; ++i) {
         const Real s = spikes[i];
@@ -97,13 +97,11 @@ inline __attribute__((always_inline)) void adjoint_block(ND_ADJOINT_ARGUMENTS(Re
         if constexpr (reset == Reset::zero) after = potential * silent;
         if constexpr (reset == Reset::none) after = potential;
         const Real free = after > v_min_after ? carried_adjoint : Real(0);
-        Real q = grad_spikes[i];  // dL/d(spikes), the reset path included
+        Real q = grad_spikes[i];  // dL/d(spikes), the reset path included where it is kept
         Real through = free;      // what reaches v besides the spikes
-        if constexpr (reset == Reset::subtract) q = q - threshold[i] * free;
-        if constexpr (reset == Reset::zero) {
-            q = q - potential * free;
-            through = silent * free;
-        }
+        if constexpr (reset_path && reset == Reset::subtract) q = q - threshold[i] * free;
+        if constexpr (reset_path && reset == Reset::zero) q = q - potential * free;
+        if constexpr (reset == Reset::zero) through = silent * free;
         const Real direct = surrogate[i] * q;
         const Real adjoint = direct + through + grad_v[i];
         const Real masked = potential > v_min_before ? adjoint : Real(0);
@@ -121,24 +119,33 @@ inline __attribute__((always_inline)) void adjoint_block(ND_ADJOINT_ARGUMENTS(Re
     }
 }
 
-#define ND_ADJOINT(NAME, REAL, RESET, PARAMETERS)                                                                     \
+#define ND_ADJOINT(NAME, REAL, RESET, RESET_PATH, PARAMETERS)                                                         \
     ND_MULTIVERSION void NAME(ND_ADJOINT_ARGUMENTS(REAL)) {                                                            \
-        adjoint_block<REAL, RESET, PARAMETERS>(n, v, spikes, surrogate, grad_spikes, grad_v, x, decay, threshold,      \
-                                               gain, p, current, grad_x, grad_decay, grad_threshold, grad_gain,        \
-                                               v_min_before, v_min_after, most);                                       \
+        adjoint_block<REAL, RESET, RESET_PATH, PARAMETERS>(n, v, spikes, surrogate, grad_spikes, grad_v, x, decay,     \
+                                                           threshold, gain, p, current, grad_x, grad_decay,            \
+                                                           grad_threshold, grad_gain, v_min_before, v_min_after,       \
+                                                           most);                                                      \
     }
-ND_ADJOINT(adjoint_subtract_f32, float, Reset::subtract, false)
-ND_ADJOINT(adjoint_zero_f32, float, Reset::zero, false)
-ND_ADJOINT(adjoint_none_f32, float, Reset::none, false)
-ND_ADJOINT(adjoint_subtract_parameters_f32, float, Reset::subtract, true)
-ND_ADJOINT(adjoint_zero_parameters_f32, float, Reset::zero, true)
-ND_ADJOINT(adjoint_none_parameters_f32, float, Reset::none, true)
-ND_ADJOINT(adjoint_subtract_f64, double, Reset::subtract, false)
-ND_ADJOINT(adjoint_zero_f64, double, Reset::zero, false)
-ND_ADJOINT(adjoint_none_f64, double, Reset::none, false)
-ND_ADJOINT(adjoint_subtract_parameters_f64, double, Reset::subtract, true)
-ND_ADJOINT(adjoint_zero_parameters_f64, double, Reset::zero, true)
-ND_ADJOINT(adjoint_none_parameters_f64, double, Reset::none, true)
+ND_ADJOINT(adjoint_subtract_f32, float, Reset::subtract, true, false)
+ND_ADJOINT(adjoint_subtract_parameters_f32, float, Reset::subtract, true, true)
+ND_ADJOINT(adjoint_zero_f32, float, Reset::zero, true, false)
+ND_ADJOINT(adjoint_zero_parameters_f32, float, Reset::zero, true, true)
+ND_ADJOINT(adjoint_subtract_detached_f32, float, Reset::subtract, false, false)
+ND_ADJOINT(adjoint_subtract_detached_parameters_f32, float, Reset::subtract, false, true)
+ND_ADJOINT(adjoint_zero_detached_f32, float, Reset::zero, false, false)
+ND_ADJOINT(adjoint_zero_detached_parameters_f32, float, Reset::zero, false, true)
+ND_ADJOINT(adjoint_none_f32, float, Reset::none, true, false)
+ND_ADJOINT(adjoint_none_parameters_f32, float, Reset::none, true, true)
+ND_ADJOINT(adjoint_subtract_f64, double, Reset::subtract, true, false)
+ND_ADJOINT(adjoint_subtract_parameters_f64, double, Reset::subtract, true, true)
+ND_ADJOINT(adjoint_zero_f64, double, Reset::zero, true, false)
+ND_ADJOINT(adjoint_zero_parameters_f64, double, Reset::zero, true, true)
+ND_ADJOINT(adjoint_subtract_detached_f64, double, Reset::subtract, false, false)
+ND_ADJOINT(adjoint_subtract_detached_parameters_f64, double, Reset::subtract, false, true)
+ND_ADJOINT(adjoint_zero_detached_f64, double, Reset::zero, false, false)
+ND_ADJOINT(adjoint_zero_detached_parameters_f64, double, Reset::zero, false, true)
+ND_ADJOINT(adjoint_none_f64, double, Reset::none, true, false)
+ND_ADJOINT(adjoint_none_parameters_f64, double, Reset::none, true, true)
 #undef ND_ADJOINT
 
 template <>
@@ -157,10 +164,13 @@ const LineariseBlock<float> Blocks<float>::linearise[6][2] = {
     {heaviside_multi_f32, heaviside_single_f32},
 };
 template <>
-const AdjointBlock<float> Blocks<float>::adjoint[3][2] = {
-    {adjoint_subtract_f32, adjoint_subtract_parameters_f32},
-    {adjoint_zero_f32, adjoint_zero_parameters_f32},
-    {adjoint_none_f32, adjoint_none_parameters_f32},
+const AdjointBlock<float> Blocks<float>::adjoint[2][3][2] = {
+    {{adjoint_subtract_detached_f32, adjoint_subtract_detached_parameters_f32},
+     {adjoint_zero_detached_f32, adjoint_zero_detached_parameters_f32},
+     {adjoint_none_f32, adjoint_none_parameters_f32}},
+    {{adjoint_subtract_f32, adjoint_subtract_parameters_f32},
+     {adjoint_zero_f32, adjoint_zero_parameters_f32},
+     {adjoint_none_f32, adjoint_none_parameters_f32}},
 };
 
 template <>
@@ -179,10 +189,13 @@ const LineariseBlock<double> Blocks<double>::linearise[6][2] = {
     {heaviside_multi_f64, heaviside_single_f64},
 };
 template <>
-const AdjointBlock<double> Blocks<double>::adjoint[3][2] = {
-    {adjoint_subtract_f64, adjoint_subtract_parameters_f64},
-    {adjoint_zero_f64, adjoint_zero_parameters_f64},
-    {adjoint_none_f64, adjoint_none_parameters_f64},
+const AdjointBlock<double> Blocks<double>::adjoint[2][3][2] = {
+    {{adjoint_subtract_detached_f64, adjoint_subtract_detached_parameters_f64},
+     {adjoint_zero_detached_f64, adjoint_zero_detached_parameters_f64},
+     {adjoint_none_f64, adjoint_none_parameters_f64}},
+    {{adjoint_subtract_f64, adjoint_subtract_parameters_f64},
+     {adjoint_zero_f64, adjoint_zero_parameters_f64},
+     {adjoint_none_f64, adjoint_none_parameters_f64}},
 };
 
-}  // namespace nd::exodus
+}  // namespace nd::layer

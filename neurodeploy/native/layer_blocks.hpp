@@ -1,9 +1,9 @@
-// The inner loops of EXODUS, each over one block of one row, compiled for every choice and instruction set.
+// The inner loops of spiking layers, each over one block of one row, compiled for every choice and instruction set.
 #pragma once
 
 #include <cstdint>
 
-namespace nd::exodus {
+namespace nd::layer {
 
 // forward: potentials before the reset and spikes of one step; `v` carries the state.
 template <class Real>
@@ -19,6 +19,7 @@ using LineariseBlock = void (*)(std::int64_t n, const Real* v, const Real* thres
 
 // adjoint: one step of the backward scan. `p` is the adjoint of the state after the step, `current` that of the input
 // current. A hard reset leaves 1 - min(spikes, most) of the potential: most is 1, or infinity for soft spikes.
+// The reset path is what a spike does to the loss through the reset of its own neuron: kept, or left out.
 #define ND_ADJOINT_ARGUMENTS(REAL)                                                                                    \
     std::int64_t n, const REAL *__restrict v, const REAL *__restrict spikes, const REAL *__restrict surrogate,         \
         const REAL *__restrict grad_spikes, const REAL *__restrict grad_v, const REAL *__restrict x,                   \
@@ -34,7 +35,7 @@ template <class Real>
 struct Blocks {
     static const ForwardBlock<Real> forward[3][2];      // [reset][at most one spike]
     static const LineariseBlock<Real> linearise[6][2];  // [surrogate][at most one spike]
-    static const AdjointBlock<Real> adjoint[3][2];      // [reset][with gradients of parameters]
+    static const AdjointBlock<Real> adjoint[2][3][2];   // [reset path kept][reset][with gradients of parameters]
 };
 
 template <>
@@ -42,12 +43,12 @@ const ForwardBlock<float> Blocks<float>::forward[3][2];
 template <>
 const LineariseBlock<float> Blocks<float>::linearise[6][2];
 template <>
-const AdjointBlock<float> Blocks<float>::adjoint[3][2];
+const AdjointBlock<float> Blocks<float>::adjoint[2][3][2];
 template <>
 const ForwardBlock<double> Blocks<double>::forward[3][2];
 template <>
 const LineariseBlock<double> Blocks<double>::linearise[6][2];
 template <>
-const AdjointBlock<double> Blocks<double>::adjoint[3][2];
+const AdjointBlock<double> Blocks<double>::adjoint[2][3][2];
 
-}  // namespace nd::exodus
+}  // namespace nd::layer

@@ -1,10 +1,12 @@
-"""The two opaque operators of EXODUS and the autograd function around them.
+"""An algorithm over ``native/layer.cpp``: two opaque operators, and the autograd function around them.
 
-Opaque operators keep ``torch.compile(fullgraph=True)`` from looking inside; everything differentiable is in one
-``autograd.Function``, whose backward is the second operator.
+EXODUS and SLAYER differ in one term of the compiled backward scan, and in nothing here. Opaque operators keep
+``torch.compile(fullgraph=True)`` from looking inside; everything differentiable is in one ``autograd.Function``, whose
+backward is the second operator.
 """
 
 import importlib
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,9 +14,20 @@ from torch.autograd.function import once_differentiable
 
 from neurodeploy import buffers
 from neurodeploy.errors import KernelError
-from neurodeploy.kernel import CHECKPOINT_EVERY, Arguments, Parameters, check_arguments
+from neurodeploy.kernel import (
+    CHECKPOINT_EVERY,
+    Arguments,
+    Gradients,
+    Memory,
+    Neuron,
+    Output,
+    Parameters,
+    Saved,
+    check_arguments,
+    check_device,
+)
 
-_native = importlib.import_module("neurodeploy._ext").exodus
+_native = importlib.import_module("neurodeploy._ext")
 
 RESETS = ("subtract", "zero", "none")
 """The position is the enumerator in ``native/neuron.hpp``."""
@@ -24,12 +37,12 @@ _OPTIONS = (
     "str reset, int max_spikes, float? v_min, str v_min_position, int surrogate, float width, float scale, "
     "bool soft, bool time_major, str memory"
 )
-_library.define(
-    "exodus_forward(Tensor x, Tensor state, Tensor decay, Tensor threshold, Tensor input_gain, Tensor unit, "
+_FORWARD = (
+    "(Tensor x, Tensor state, Tensor decay, Tensor threshold, Tensor input_gain, Tensor unit, "
     f"{_OPTIONS}) -> (Tensor, Tensor, Tensor)"
 )
-_library.define(
-    "exodus_backward(Tensor grad_spikes, Tensor? grad_v, Tensor grad_state, Tensor? x, Tensor kept, Tensor state, "
+_BACKWARD = (
+    "(Tensor grad_spikes, Tensor? grad_v, Tensor grad_state, Tensor? x, Tensor kept, Tensor state, "
     "Tensor decay, Tensor threshold, Tensor input_gain, Tensor unit, "
     f"{_OPTIONS}, bool parameters) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
@@ -67,7 +80,7 @@ def _native_options(x: torch.Tensor, options: tuple[Any, ...]) -> Any:
     unlimited = float("-inf")
     before = v_min if v_min is not None and v_min_position == "before_threshold" else unlimited
     after = v_min if v_min is not None and v_min_position == "after_reset" else unlimited
-    return _native.Options(
+    return _native.layer.Options(
         batch,
         steps,
         neurons,
@@ -91,6 +104,7 @@ def _addresses(parameters: Parameters) -> list[int]:
 
 
 def _forward_cpu(
+    halves: Any,
     x: torch.Tensor,
     state: torch.Tensor,
     decay: torch.Tensor,
@@ -105,7 +119,7 @@ def _forward_cpu(
     spikes = buffers.empty(x.shape, x.dtype)
     kept = buffers.empty(_kept_shape(x, time_major, memory), x.dtype)
     final_state = buffers.empty(state.shape, x.dtype)
-    _native.forward(
+    halves.forward(
         x.dtype == torch.float64,
         _native_options(x, options),
         x.data_ptr(),
@@ -133,6 +147,7 @@ def _forward_fake(
 
 
 def _backward_cpu(
+    halves: Any,
     grad_spikes: torch.Tensor,
     grad_v: torch.Tensor | None,
     grad_state: torch.Tensor,
@@ -162,7 +177,7 @@ def _backward_cpu(
     grad_x = buffers.empty(grad_spikes.shape, grad_spikes.dtype)
     grad_initial = buffers.empty(state.shape, state.dtype)
     grads = [torch.empty(p.shape if wants_parameters else (0,), dtype=state.dtype) for p in parameters[:3]]
-    _native.backward(
+    halves.backward(
         grad_spikes.dtype == torch.float64,
         _native_options(grad_spikes, tuple(options)),
         grad_spikes.data_ptr(),
@@ -198,14 +213,8 @@ def _backward_fake(
     return grad_spikes.new_empty(grad_spikes.shape), state.new_empty(state.shape), grads[0], grads[1], grads[2]
 
 
-_library.impl("exodus_forward", _forward_cpu, "CPU")
-_library.impl("exodus_backward", _backward_cpu, "CPU")
-torch.library.register_fake("neurodeploy::exodus_forward", _forward_fake, lib=_library)
-torch.library.register_fake("neurodeploy::exodus_backward", _backward_fake, lib=_library)
-
-
-class Exodus(torch.autograd.Function):
-    """Spikes and final state (and v between them, if recorded) with the exact gradient of README.md."""
+class _Layer(torch.autograd.Function):
+    """Spikes and final state (and v between them, if recorded), with the gradient of the algorithm's operators."""
 
     @staticmethod
     def forward(
@@ -216,6 +225,7 @@ class Exodus(torch.autograd.Function):
         threshold: torch.Tensor,
         input_gain: torch.Tensor,
         unit: torch.Tensor,
+        operators: tuple[str, str],
         arguments: Arguments,
         time_major: bool,
         memory: str,
@@ -224,10 +234,11 @@ class Exodus(torch.autograd.Function):
         wants_parameters: bool,
     ) -> tuple[torch.Tensor, ...]:
         """Run the forward operator; ``keep_x`` where the backward pass will read the input."""
-        spikes, kept, final_state = torch.ops.neurodeploy.exodus_forward(
+        spikes, kept, final_state = getattr(torch.ops.neurodeploy, operators[0])(
             x, state, decay, threshold, input_gain, unit, *arguments, time_major, memory
         )
         ctx.save_for_backward(x if keep_x else None, kept, state, decay, threshold, input_gain, unit)
+        ctx.backward_operator = operators[1]
         ctx.options = (*arguments, time_major, memory)
         ctx.record_v = record_v
         ctx.wants_parameters = wants_parameters
@@ -240,7 +251,9 @@ class Exodus(torch.autograd.Function):
         grad_spikes, grad_state = grads[0].contiguous(), grads[-1].contiguous()
         grad_v = grads[1].contiguous() if ctx.record_v else None
         x, kept, state, decay, threshold, input_gain, unit = ctx.saved_tensors
-        grad_x, grad_initial, grad_decay, grad_threshold, grad_gain = torch.ops.neurodeploy.exodus_backward(
+        grad_x, grad_initial, grad_decay, grad_threshold, grad_gain = getattr(
+            torch.ops.neurodeploy, ctx.backward_operator
+        )(
             grad_spikes,
             grad_v,
             grad_state,
@@ -255,5 +268,124 @@ class Exodus(torch.autograd.Function):
             ctx.wants_parameters,
         )
         if not ctx.wants_parameters:
-            return grad_x, grad_initial, *(None,) * 10
-        return grad_x, grad_initial, grad_decay, grad_threshold, grad_gain, *(None,) * 7
+            return grad_x, grad_initial, *(None,) * 11
+        return grad_x, grad_initial, grad_decay, grad_threshold, grad_gain, *(None,) * 8
+
+
+class NativeLayer:
+    """The functions of :class:`neurodeploy.kernel.Kernel` for the algorithm ``name``, a submodule of ``_ext``.
+
+    Attributes:
+        operators: names of the forward and backward operators in ``torch.ops.neurodeploy``.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.operators = (f"{name}_forward", f"{name}_backward")
+        halves = getattr(_native, name)
+        for operator, schema in zip(self.operators, (_FORWARD, _BACKWARD), strict=True):
+            _library.define(operator + schema)
+        forward, backward = self.operators
+        _library.impl(forward, partial(_forward_cpu, halves), "CPU")
+        _library.impl(backward, partial(_backward_cpu, halves), "CPU")
+        torch.library.register_fake(f"neurodeploy::{forward}", _forward_fake, lib=_library)
+        torch.library.register_fake(f"neurodeploy::{backward}", _backward_fake, lib=_library)
+
+    def apply(
+        self,
+        x: torch.Tensor,
+        parameters: Parameters,
+        state: torch.Tensor,
+        neuron: Neuron,
+        *,
+        memory: Memory = "store",
+        time_major: bool = False,
+        record_v: bool = False,
+    ) -> Output:
+        """Run T steps of independent neurons, differentiably.
+
+        Args:
+            x: input [B, T, N] (or [T, B, N]), contiguous, float32 or float64.
+            parameters: decay, threshold (> 0), input gain and the surrogate's unit, each [N] or [1].
+            state: potential [B, N] before the first step.
+            neuron: the choices of the step and the surrogate.
+            memory: what to keep for the backward pass; without gradients nothing is kept.
+            time_major: arrays are [T, B, N].
+            record_v: also return v; its gradient is taken into account.
+
+        Raises:
+            KernelError: tensors the kernel cannot run on, or ``record_v`` with ``memory="recompute"``.
+        """
+        check_device(x)
+        _check_memory(memory)
+        if record_v and memory == "recompute":
+            raise KernelError(
+                "record_v keeps every potential, which is what memory='recompute' avoids.",
+                remedy="use memory='store' where potentials are recorded.",
+                code="record-v-recompute",
+            )
+        wants_gain = parameters.input_gain.requires_grad
+        wants_parameters = parameters.decay.requires_grad or parameters.threshold.requires_grad or wants_gain
+        wants_any = torch.is_grad_enabled() and (x.requires_grad or state.requires_grad or wants_parameters)
+        outputs = _Layer.apply(  # type: ignore[no-untyped-call]
+            x,
+            state,
+            *parameters,
+            self.operators,
+            neuron.arguments(),
+            time_major,
+            memory if wants_any or record_v else "none",
+            record_v,
+            wants_any and (memory == "recompute" or wants_gain),
+            wants_parameters,
+        )
+        return Output(outputs[0], outputs[1] if record_v else None, outputs[-1])
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        parameters: Parameters,
+        state: torch.Tensor,
+        neuron: Neuron,
+        *,
+        memory: Memory = "store",
+        time_major: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor, Saved]:
+        """Run T steps; return (spikes, final state [B, N], what ``backward`` needs). Arguments as in ``apply``."""
+        check_device(x)
+        _check_memory(memory)
+        spikes, kept, final_state = getattr(torch.ops.neurodeploy, self.operators[0])(
+            x, state, *parameters, *neuron.arguments(), time_major, memory
+        )
+        return spikes, final_state, Saved(x, kept, state, parameters, neuron, memory, time_major)
+
+    def backward(
+        self, grad_spikes: torch.Tensor, grad_v: torch.Tensor | None, grad_state: torch.Tensor, saved: Saved
+    ) -> Gradients:
+        """Return the gradients of input, initial state and parameters.
+
+        Args:
+            grad_spikes: dL/ds [B, T, N], contiguous.
+            grad_v: direct dL/dv [B, T, N], contiguous; None is zero.
+            grad_state: dL/d(final state) [B, N]: zero, or the next chunk's gradient of its initial state.
+            saved: third result of ``forward``.
+        """
+        return Gradients(
+            *getattr(torch.ops.neurodeploy, self.operators[1])(
+                grad_spikes,
+                grad_v,
+                grad_state,
+                saved.x,
+                saved.kept,
+                saved.state,
+                *saved.parameters,
+                *saved.neuron.arguments(),
+                saved.time_major,
+                saved.memory,
+                True,
+            )
+        )
+
+
+def _check_memory(memory: str) -> None:
+    if memory not in ("store", "recompute"):
+        raise KernelError(f"memory is {memory!r}.", remedy="choose 'store' or 'recompute'.", code="kernel-memory")
