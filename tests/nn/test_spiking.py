@@ -269,6 +269,38 @@ def test_empty_batch_passes_through() -> None:
     assert nn.IAF()(torch.rand(0, 5, 3)).shape == (0, 5, 3)
 
 
+@pytest.mark.parametrize("shape", [(3, 2, 12, 24), (2, 12, 24), (2, 3, 2, 12, 24), (0, 2, 12, 24), (3, 2, 13, 25)])
+@pytest.mark.parametrize("kernel", [2, 3, (4, 1), (1, 3), (12, 24)])
+def test_sum_pool_equals_average_pooling(shape: tuple[int, ...], kernel: int | tuple[int, int]) -> None:
+    """Tiles that cover the map take another way than windows that do not: the values and gradients are the same."""
+    x = torch.randint(-3, 9, shape).double().requires_grad_()
+    folded = x.flatten(0, -3).unsqueeze(1)
+    expected = torch.nn.functional.avg_pool2d(folded, kernel, divisor_override=1)
+    got = nn.SumPool2d(kernel)(x)
+    assert torch.equal(got, expected.reshape(got.shape))
+    weights = torch.randn_like(got)
+    (grad,) = torch.autograd.grad(got, x, weights)
+    (expected_grad,) = torch.autograd.grad(expected, x, weights.reshape(expected.shape))
+    assert torch.equal(grad, expected_grad)
+
+
+def test_sum_pool_of_fractions_strided_maps_and_under_compile() -> None:
+    x = torch.rand(3, 2, 8, 8)
+    expected = 4 * torch.nn.functional.avg_pool2d(x, 2)
+    pool = nn.SumPool2d(2)
+    assert torch.allclose(pool(x), expected, rtol=1e-6)
+    assert torch.equal(pool(x.contiguous(memory_format=torch.channels_last)), pool(x))
+    assert torch.allclose(pool(x.transpose(2, 3)), expected.transpose(2, 3), rtol=1e-6)
+    assert torch.equal(pool(x.half()), 4 * torch.nn.functional.avg_pool2d(x.half(), 2))
+    torch._dynamo.reset()
+    compiled = torch.compile(pool, fullgraph=True, backend="aot_eager")
+    leaf = x.clone().requires_grad_()
+    (grad,) = torch.autograd.grad(compiled(leaf).sum(), leaf)
+    assert torch.equal(grad, torch.ones_like(x))
+    assert torch.equal(compiled(x), pool(x))
+    assert torch.autograd.gradcheck(pool, x[:1, :1].double().requires_grad_())
+
+
 def test_sum_pool_and_merge() -> None:
     x = torch.arange(32.0).reshape(2, 1, 4, 4)
     assert torch.equal(nn.SumPool2d(2)(x), 4 * torch.nn.AvgPool2d(2)(x))
