@@ -28,6 +28,8 @@ def bars(values: Sequence[float], labels: Sequence[str], *, step: int = 27, heig
 def waterfall(start: float, steps: Sequence[tuple[str, float]], *, names: tuple[str, str], step: int = 132) -> str:
     """Columns from a first value to a last one, with a floating column per change between them.
 
+    The axis starts a little below the lowest level, not at 0, and says where.
+
     Args:
         start: the first value, a share of 1.
         steps: (label, change) per column, changes as shares of 1.
@@ -64,8 +66,13 @@ def waterfall(start: float, steps: Sequence[tuple[str, float]], *, names: tuple[
         if index + 1 < len(columns):
             level = f"{at(after):.1f}"
             parts.append(f'<line class="axis" x1="{x + step - 14}" x2="{x + step + 14}" y1="{level}" y2="{level}"/>')
-    width = step * len(columns)
-    return f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">{"".join(parts)}</svg>'
+    width, base = step * len(columns), height - foot
+    axis = (
+        f'<line class="axis" x1="0" x2="{width}" y1="{base}" y2="{base}"/>'
+        f'<text class="tick" x="0" y="{base - 3}">{low:.0%}</text>'
+    )
+    size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    return f'<svg {size} role="img">{axis}{"".join(parts)}</svg>'
 
 
 def meter(used: float, limit: float, *, width: int = 120) -> str:

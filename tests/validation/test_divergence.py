@@ -8,7 +8,8 @@ import pytest
 import neurodeploy as nd
 from neurodeploy.errors import ValidationError
 from neurodeploy.events.array import make_events
-from neurodeploy.graph.nodes import Conv2d, SumPool2d
+from neurodeploy.graph.graph import Graph
+from neurodeploy.graph.nodes import Add, Conv2d, Input, Output, SumPool2d
 from neurodeploy.target import SPIKE_DTYPE
 from neurodeploy.validation.causes import CAUSES
 from neurodeploy.validation.divergence import Divergence, first_divergence
@@ -185,6 +186,35 @@ def test_random_networks_have_a_cause(seed):
     ]
     assert causes
     assert not {"unknown", "arithmetic"} & set(causes)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_branches_and_the_other_reset_have_a_cause(seed):
+    """Two branches of one layer, added in front of another: arrival order and repeated spikes are followed."""
+    rng = np.random.default_rng(seed)
+
+    def conv(*shape):
+        return Conv2d(rng.normal(0, 0.5, shape).astype(np.float32), None, (1, 1), (1, 1))
+
+    def neurons():
+        return neuron(1, -1, reset=("zero", "subtract")[seed % 2])
+
+    nodes = {"input": Input((2, 8, 8)), "first": conv(3, 2, 3, 3), "n_first": neurons()}
+    nodes |= {"left": conv(3, 3, 3, 3), "n_left": neurons(), "right": conv(3, 3, 3, 3), "n_right": neurons()}
+    nodes |= {"sum": Add(), "last": conv(4, 3, 3, 3), "n_last": neurons(), "output": Output()}
+    edges = [("input", "first"), ("first", "n_first"), ("n_first", "left"), ("n_first", "right"), ("left", "n_left")]
+    edges += [("right", "n_right"), ("n_left", "sum"), ("n_right", "sum"), ("sum", "last")]
+    edges += [("last", "n_last"), ("n_last", "output")]
+    deployment = nd.compile(Graph(nodes, tuple(edges)))
+    n = 40
+    layers = set()
+    for _ in range(12):
+        t = np.sort(rng.integers(0, 20_000, n))
+        events = make_events(t, rng.integers(0, 8, n), rng.integers(0, 8, n), rng.integers(0, 2, n))
+        result = found(deployment, events, "time_stepped", "event_driven")
+        assert result.cause in ("order-in-step", "v_min-per-event", "one-spike-per-event")
+        layers.add(result.layer)
+    assert len(layers) > 1
 
 
 def test_refusals():
