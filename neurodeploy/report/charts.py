@@ -36,7 +36,7 @@ def waterfall(start: float, steps: Sequence[tuple[str, float]], *, names: tuple[
         names: labels of the first and the last column.
         step: width of a column with its gap.
     """
-    top, foot, height = 18, 20, 190
+    top, foot, left, height = 18, 20, 20, 190
     levels = [start]
     for _, change in steps:
         levels.append(levels[-1] + change)
@@ -55,7 +55,7 @@ def waterfall(start: float, steps: Sequence[tuple[str, float]], *, names: tuple[
     parts = []
     for index, (label, before, after, kind, value) in enumerate(columns):
         upper, lower = at(max(before, after)), at(min(before, after))
-        x = index * step
+        x = left + index * step
         place = f'x="{x + 14}" y="{upper:.1f}" width="{step - 28}" height="{max(lower - upper, 1.5):.1f}"'
         middle = f'x="{x + step / 2:.0f}" text-anchor="middle"'
         parts.append(
@@ -66,7 +66,7 @@ def waterfall(start: float, steps: Sequence[tuple[str, float]], *, names: tuple[
         if index + 1 < len(columns):
             level = f"{at(after):.1f}"
             parts.append(f'<line class="axis" x1="{x + step - 14}" x2="{x + step + 14}" y1="{level}" y2="{level}"/>')
-    width, base = step * len(columns), height - foot
+    width, base = left + step * len(columns), height - foot
     axis = (
         f'<line class="axis" x1="0" x2="{width}" y1="{base}" y2="{base}"/>'
         f'<text class="tick" x="0" y="{base - 3}">{low:.0%}</text>'
