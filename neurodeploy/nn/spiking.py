@@ -168,7 +168,8 @@ class SpikingLayer(torch.nn.Module):
         for name in ("reset", "spikes", "v_min", "v_min_position", "surrogate"):
             if getattr(self.neuron, name) != getattr(default, name):
                 shown.append(f"{name}={getattr(self.neuron, name)!r}")
-        for name, usual in (("batch_size", None), ("num_timesteps", None), ("layout", "BT"), ("stateful", False)):
+        usuals = {"batch_size": None, "num_timesteps": None, "layout": "BT", "algorithm": "exodus", "stateful": False}
+        for name, usual in usuals.items():
             if getattr(self, name) != usual:
                 shown.append(f"{name}={getattr(self, name)!r}")
         return ", ".join(shown)

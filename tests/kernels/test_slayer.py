@@ -135,6 +135,7 @@ def test_layers_select_it_and_learn_with_it() -> None:
     layer = nn.LIF(
         torch.rand(5) * 20 + 5, learn_tau=True, learn_threshold=True, threshold=0.5, algorithm="slayer"
     ).double()
+    assert "algorithm='slayer'" in repr(layer)
     x = torch.randn(3, 50, 5, dtype=torch.float64) * 4
     weights = torch.randn(3, 50, 5, dtype=torch.float64)
     got = torch.autograd.grad(layer(x), [layer.tau_mem, layer.threshold], weights)
