@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from neurodeploy.graph.torch_reader import trace
     from neurodeploy.nn.accelerate import accelerate
     from neurodeploy.validation.divergence import first_divergence
+    from neurodeploy.validation.recorded import compare_with_chip
     from neurodeploy.validation.sweep import sweep
     from neurodeploy.validation.time_step import largest_dt
     from neurodeploy.validation.validate import Validation, validate
@@ -24,6 +25,7 @@ _HOME = {
     "Deployment": "neurodeploy.deployment",
     "Validation": "neurodeploy.validation.validate",
     "accelerate": "neurodeploy.nn.accelerate",
+    "compare_with_chip": "neurodeploy.validation.recorded",
     "compile": "neurodeploy.deployment",
     "first_divergence": "neurodeploy.validation.divergence",
     "largest_dt": "neurodeploy.validation.time_step",
@@ -38,6 +40,7 @@ __all__ = [
     "Deployment",
     "Validation",
     "accelerate",
+    "compare_with_chip",
     "compile",
     "first_divergence",
     "largest_dt",

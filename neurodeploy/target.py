@@ -25,6 +25,7 @@ from neurodeploy.mapping.placement import CoreChoice
 if TYPE_CHECKING:
     import pydantic
 
+    from neurodeploy.device import Route, Vendor
     from neurodeploy.quantize import QuantizationSpec
 
 #: Where the folders of the chips and families are.
@@ -237,6 +238,18 @@ class Family(Protocol):
         Raises:
             ConfigError: a switch or its value is unknown.
             EmulationError: the program needs ``slow_clock_hz``, in hertz, or cannot be executed.
+        """
+        ...
+
+    def routes(self, program: Any) -> "Sequence[Route]":
+        """Where each layer is and where its spikes go, in network order."""
+        ...
+
+    def vendor(self, chip: Any) -> "Vendor":
+        """The vendor's library for the chip, loaded now.
+
+        Raises:
+            DeviceError: it is not installed, or what is installed is not it.
         """
         ...
 

@@ -19,13 +19,16 @@ COMPILER = [
     "quantize",
     "mapping",
     "target",
+    "device",
     "targets",
     "program_file",
+    "recorded_file",
     "emulate",
     "deployment",
     "fit",
     "validation",
     "report",
+    "deploy",
 ]
 TORCH_AT_IMPORT = {"surrogate", "buffers", "kernel", "native_layer", "kernels", "nn", "train"}
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from neurodeploy.device import Route, Vendor
 from neurodeploy.errors import ConfigError, MappingError, NeurodeployError
 from neurodeploy.graph.graph import Graph
 from neurodeploy.mapping.placement import CoreChoice
@@ -89,6 +90,29 @@ class DynapcnnFamily:
                     f"there is no switch {name!r}.", remedy=f"the switches are: {', '.join(names)}.", code="switch"
                 )
         return Emulator(program, Switches(**(switches or {})), slow_clock_hz)
+
+    def routes(self, program: DynapcnnProgram) -> list[Route]:
+        """Where each layer is and where its spikes go."""
+        names = {core.core: core.layer for core in program.cores}
+        return [
+            Route(
+                core.layer,
+                core.core,
+                tuple(
+                    f"{names[end.core]} (core {end.core}, pooling {end.pooling}, feature shift {end.feature_shift})"
+                    for end in core.destinations
+                ),
+                core.monitor_enable,
+                core.core == program.entry_core,
+            )
+            for core in program.cores
+        ]
+
+    def vendor(self, chip: Chip) -> Vendor:
+        """samna, loaded; see ``samna_adapter.py``."""
+        from neurodeploy.targets.dynapcnn.samna_adapter import SamnaVendor
+
+        return SamnaVendor(chip)
 
 
 def _placement(chip: Chip, code: str) -> Rule:

@@ -109,11 +109,12 @@ class DynapcnnProgram:
             "target": self.target,
             "entry_core": self.entry_core,
             "layers": [{"name": core.layer, "core": core.core} for core in self.cores],
-            "cnn_layers": {str(core.core): _cnn_layer(core) for core in self.cores},
+            "cnn_layers": {str(core.core): cnn_layer(core) for core in self.cores},
         }
 
 
-def _cnn_layer(core: CoreProgram) -> dict[str, Any]:
+def cnn_layer(core: CoreProgram) -> dict[str, Any]:
+    """One core as JSON-ready data, with the vendor's names and its order of axes."""
     initial = core.neurons_initial_value
     unused = {"enable": False, "layer": 0, "pooling": 1, "feature_shift": 0}
     return {
