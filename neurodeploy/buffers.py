@@ -1,12 +1,13 @@
 """Output tensors of the CPU kernels: large ones come from a pool, because fresh memory costs more than the kernel."""
 
-import importlib
 from collections.abc import Sequence
 from math import prod
 
 import torch
 
-_native = importlib.import_module("neurodeploy._ext").buffers
+from neurodeploy.extension import native
+
+_native = native.buffers
 
 POOLED_BYTES = 1 << 20
 """Tensors of at least this many bytes come from the pool; below, torch's own allocator reuses memory well."""

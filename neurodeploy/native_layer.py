@@ -5,7 +5,6 @@ EXODUS and SLAYER differ in one term of the compiled backward scan, and in nothi
 backward is the second operator.
 """
 
-import importlib
 from functools import partial
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from neurodeploy import buffers
 from neurodeploy.errors import KernelError
+from neurodeploy.extension import native as _native
 from neurodeploy.kernel import (
     CHECKPOINT_EVERY,
     Arguments,
@@ -26,8 +26,6 @@ from neurodeploy.kernel import (
     check_arguments,
     check_device,
 )
-
-_native = importlib.import_module("neurodeploy._ext")
 
 RESETS = ("subtract", "zero", "none")
 """The position is the enumerator in ``native/neuron.hpp``."""

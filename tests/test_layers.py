@@ -11,10 +11,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "neurodeploy"
 
 BASE = ["errors", "files", "neuron", "events"]
-TRAINING = [*BASE, "_ext", "surrogate", "buffers", "kernel", "native_layer", "kernels", "nn", "train"]
+TRAINING = [*BASE, "extension", "surrogate", "buffers", "kernel", "native_layer", "kernels", "nn", "train"]
 COMPILER = [
     *BASE,
-    "_ext",
+    "extension",
     "graph",
     "quantize",
     "mapping",

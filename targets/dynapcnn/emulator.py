@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from neurodeploy import _ext
 from neurodeploy.events.array import EventArray
+from neurodeploy.extension import native
 from neurodeploy.target import SPIKE_DTYPE, Execution
 from neurodeploy.targets.dynapcnn.executable import check_executable, check_input, recorded_layers
 from neurodeploy.targets.dynapcnn.program import DynapcnnProgram
@@ -44,7 +44,7 @@ class Emulator:
         self.slow_clock_hz = slow_clock_hz
         rank = {core.core: index for index, core in enumerate(program.cores)}
         # The instruction set is chosen at run time; all of them give the same bits (_isa forces one, for tests).
-        self._network = _ext.dynapcnn.Network(
+        self._network = native.dynapcnn.Network(
             isa=_isa,
             entry=rank[program.entry_core],
             slow_clock_hz=slow_clock_hz or 0.0,
