@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurodeploy.deployment import Deployment
+from neurodeploy.errors import QuantizeError
 from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.nodes import Conv2d, Neuron
 from neurodeploy.quantize.dequantize import dequantize
@@ -105,14 +106,17 @@ def _stages(
 ) -> list[tuple[str, Rules]]:
     """The way from the trained neuron to the chip's, one change at a time: (cause, rules after it)."""
     trained = reference or deployment.graph
-    for fold in PASSES:
-        trained = fold(trained)
+    try:
+        for fold in PASSES:
+            trained = fold(trained)
+    except QuantizeError as error:
+        raise NotSimple(f"the reference cannot be folded ({error.message})") from error
     name = difference.layer
     layer = deployment.quantized.layers[name]
     integer = deployment.quantized.graph
 
     def rules(graph: Graph) -> Rules:
-        conv, neuron = graph.nodes[name], graph.nodes[layer.neuron]
+        conv, neuron = graph.nodes.get(name), graph.nodes.get(layer.neuron)
         if not isinstance(conv, Conv2d) or not isinstance(neuron, Neuron):
             raise NotSimple(f"{name} or {layer.neuron} is another node in the reference")
         f = difference.neuron[0]

@@ -217,6 +217,16 @@ def test_branches_and_the_other_reset_have_a_cause(seed):
     assert len(layers) > 1
 
 
+def test_a_reference_of_another_form_is_compared_and_the_cause_left_open():
+    deployment = one_neuron([1, 49.6 * LSB], 50 * LSB, -1)
+    weight = Conv2d(np.array([[[[1.0]], [[49.6 * LSB]]]], np.float32))
+    nodes = {"input": Input((2, 1, 1)), "other": weight, "n1": neuron(50 * LSB, -1), "output": Output()}
+    reference = Graph(nodes, (("input", "other"), ("other", "n1"), ("n1", "output")))
+    result = first_divergence(deployment, at((2500, 1)), "float", "quantized", reference=reference)
+    assert result is not None
+    assert (result.cause, result.spikes) == ("unknown", (0, 1))
+
+
 def test_refusals():
     deployment = one_neuron([1], 1)
     events = at((0, 0))
