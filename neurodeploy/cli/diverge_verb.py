@@ -26,7 +26,7 @@ class DivergeOptions(Options):
     dt_us: int = Field(1000, gt=0, description="length of a time step, in microseconds.")
     recorded: Path | None = Field(
         None,
-        description="spikes of a chip: .npz with the array 'spikes' (fields layer, t, c, y, x), as emulate -o writes.",
+        description="spikes of a chip: .npz with the array 'spikes' (layer, t, c, y, x), as deploy and emulate -o write.",
     )
     tolerance_us: int = Field(
         0, ge=0, description="spikes of event_driven and recorded this far apart count as the same."
@@ -41,13 +41,15 @@ def command(options: DivergeOptions) -> dict[str, Any]:
     """Find the first neuron and time at which two runs of a recording differ, and the cause."""
     deployment = nd.open(options.run)
     events, *_ = one_recording(options.events, options.index, deployment.program.input_shape)
+    recorded, monitored = (None, None) if options.recorded is None else _recorded(options.recorded)
     found = nd.first_divergence(
         deployment,
         events,
         options.a,
         options.b,
         dt_us=options.dt_us,
-        recorded=None if options.recorded is None else _recorded(options.recorded),
+        recorded=recorded,
+        recorded_layers=monitored,
         tolerance_us=options.tolerance_us,
         slow_clock_hz=options.slow_clock_hz,
     )
@@ -55,7 +57,8 @@ def command(options: DivergeOptions) -> dict[str, Any]:
     return {"divergence": None if found is None else found.to_dict()}
 
 
-def _recorded(path: Path) -> SpikeArray:
+def _recorded(path: Path) -> tuple[SpikeArray, list[str] | None]:
+    """The chip's spikes, and the monitored layers where the file names them: a silent one is a difference too."""
     arrays = read_npz(path)
     if "spikes" not in arrays:
         raise ConfigError(
@@ -63,4 +66,5 @@ def _recorded(path: Path) -> SpikeArray:
             remedy="write a structured array with the fields layer, t, c, y, x under that name.",
             code="recorded-file",
         )
-    return arrays["spikes"]
+    monitored = arrays.get("monitored")
+    return arrays["spikes"], None if monitored is None else [str(name) for name in monitored]

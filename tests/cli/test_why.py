@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from neurodeploy.events.dataset import save_npz
@@ -61,6 +62,11 @@ def test_diverge(cli, run_folder):
     )
     assert same.code == 0
     assert "do the same" in same.out
+    with np.load(run_folder / "chip.npz") as file:
+        spikes = file["spikes"]
+    np.savez(run_folder / "silent.npz", spikes=spikes[spikes["layer"] == 0], monitored=np.array(["n0", "n4"]))
+    silent = ["--a", "event_driven", "--b", "recorded", "--recorded", run_folder / "silent.npz", "--json"]
+    assert cli("diverge", run_folder, *recording, *silent).json["divergence"]["layer"] == "n4"
     wrong = cli("diverge", run_folder, *recording, "--b", "recorded", "--recorded", run_folder.parent / "data.npz")
     assert wrong.code == 2
     assert "no array 'spikes'" in wrong.err
