@@ -26,7 +26,7 @@ class DivergeOptions(Options):
     dt_us: int = Field(1000, gt=0, description="length of a time step, in microseconds.")
     recorded: Path | None = Field(
         None,
-        description="spikes of a chip: .npz with the array 'spikes' (layer, t, c, y, x), as deploy and emulate -o write.",
+        description="spikes of a chip: .npz with the array 'spikes', as deploy and emulate -o write.",
     )
     tolerance_us: int = Field(
         0, ge=0, description="spikes of event_driven and recorded this far apart count as the same."
