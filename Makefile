@@ -15,12 +15,12 @@ help:
 
 $(VENV)/.python:
 	@set -e; \
-	for python in $(PYTHON) python3 python3.11 python3.12 python3.13; do \
-	  if $$python -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1; then found=$$python; break; fi; \
+	for python in $(if $(PYTHON),"$(PYTHON)",python3 python3.11 python3.12 python3.13); do \
+	  if "$$python" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1; then found=$$python; break; fi; \
 	done; \
-	if [ -z "$$found" ]; then echo "neurodeploy needs Python 3.11 to 3.13 with the venv module; none was found. Install it, or name one: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; fi; \
+	if [ -z "$$found" ]; then echo "neurodeploy needs Python 3.11 to 3.13 with the venv module (Debian: python3-venv); $(if $(PYTHON),$(PYTHON) is not one,none was found). Install it, or name one: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; fi; \
 	if ! command -v $${CXX:-c++} >/dev/null 2>&1; then echo "neurodeploy compiles its kernels and needs a C++17 compiler (g++ >= 10 or clang >= 13); none was found. Install g++, or name one: CXX=/path/to/g++ make $(MAKECMDGOALS)" >&2; exit 1; fi; \
-	$$found -m venv $(VENV); \
+	"$$found" -m venv $(VENV); \
 	$(BIN)/python -m pip install --quiet --upgrade pip; \
 	touch $@
 

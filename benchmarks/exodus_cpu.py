@@ -298,9 +298,12 @@ def measure_length() -> list[dict[str, float]]:
 
 def machine() -> dict[str, Any]:
     def git(*arguments: str) -> str:
-        return subprocess.run(
-            ("git", *arguments), cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-        ).stdout.strip()
+        try:
+            return subprocess.run(
+                ("git", *arguments), cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+            ).stdout.strip()
+        except OSError:  # no git on this machine
+            return ""
 
     model = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
@@ -315,7 +318,8 @@ def machine() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed"
     return {
-        "commit": git("rev-parse", "--short", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else ""),
+        "commit": (git("rev-parse", "--short", "HEAD") or "unknown")
+        + ("+changes" if git("status", "--porcelain", "-uno") else ""),
         "cpu": model,
         "cores": os.cpu_count(),
         "threads_used": torch.get_num_threads(),
