@@ -1,5 +1,6 @@
 """Spikes recorded on a chip, as a file: the spikes, the names of their layers, and the program they are of."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurodeploy.errors import EventError
+from neurodeploy.events.array import EventArray
 from neurodeploy.events.dataset import read_npz, write_npz
 from neurodeploy.target import SPIKE_DTYPE, SpikeArray
 
@@ -20,12 +22,14 @@ class Recorded:
         layers: names of all layers of the program, in network order.
         monitored: the layers whose spikes the host saw; a layer that is not among them is unknown, not silent.
         program_sha256: hash of the program that ran.
+        events_sha256: hash of the recording it was given, see ``events_hash``.
     """
 
     spikes: SpikeArray
     layers: tuple[str, ...]
     monitored: tuple[str, ...]
     program_sha256: str
+    events_sha256: str
 
     def counts(self, layer: str, shape: tuple[int, int, int]) -> NDArray[np.uint32]:
         """Spikes per neuron of ``layer``, ``(C, H, W)``.
@@ -47,6 +51,11 @@ class Recorded:
         return counts
 
 
+def events_hash(events: EventArray) -> str:
+    """SHA-256 of a recording's events (``EVENT_DTYPE``), in hexadecimal."""
+    return hashlib.sha256(events.tobytes()).hexdigest()
+
+
 def write_recorded(path: str | Path, recorded: Recorded) -> None:
     """Write ``recorded`` as .npz, all or nothing."""
     arrays = {
@@ -54,6 +63,7 @@ def write_recorded(path: str | Path, recorded: Recorded) -> None:
         "layers": np.array(recorded.layers),
         "monitored": np.array(recorded.monitored, np.str_),
         "program_sha256": np.array(recorded.program_sha256),
+        "events_sha256": np.array(recorded.events_sha256),
     }
     write_npz(path, arrays)
 
@@ -65,7 +75,8 @@ def read_recorded(path: str | Path) -> Recorded:
         EventError: the file is missing or damaged, or its arrays are not those of recorded spikes.
     """
     arrays = read_npz(Path(path))
-    kinds = {"spikes": ("V", 1), "layers": ("U", 1), "monitored": ("U", 1), "program_sha256": ("U", 0)}
+    hashes = ("program_sha256", "events_sha256")
+    kinds = {"spikes": ("V", 1), "layers": ("U", 1), "monitored": ("U", 1), **dict.fromkeys(hashes, ("U", 0))}
     for name, (kind, axes) in kinds.items():
         if name not in arrays or arrays[name].dtype.kind != kind or arrays[name].ndim != axes:
             _refuse(path, f"{name} is {'missing' if name not in arrays else 'of another type'}")
@@ -75,7 +86,7 @@ def read_recorded(path: str | Path) -> Recorded:
         _refuse(path, f"spikes has the fields {spikes.dtype}")
     if not set(monitored) <= set(layers) or (spikes.size and int(spikes["layer"].max()) >= len(layers)):
         _refuse(path, "it has spikes or monitors of layers that it does not name")
-    return Recorded(spikes, layers, monitored, str(arrays["program_sha256"]))
+    return Recorded(spikes, layers, monitored, *(str(arrays[name]) for name in hashes))
 
 
 def _refuse(path: str | Path, problem: str) -> None:

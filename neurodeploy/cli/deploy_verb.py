@@ -8,7 +8,7 @@ from pydantic import Field
 import neurodeploy as nd
 from neurodeploy.cli.output import say, table
 from neurodeploy.cli.recordings import one_recording
-from neurodeploy.cli.verb import Options, verb
+from neurodeploy.cli.verb import Options, verb, write_resolved
 from neurodeploy.deploy.deploy import STATUS, deploy
 from neurodeploy.deploy.plan import Plan, make_plan
 
@@ -52,6 +52,7 @@ def command(options: DeployOptions) -> dict[str, Any]:
         power_hz=options.power_hz,
         flash=options.flash,
     )
+    write_resolved(options, options.run / "deploy.yaml")
     result = deployed.to_dict()
     table(f"{deployed.vendor} on {plan.device}", ("layer", "spikes"), list(result["spikes"].items()))
     say(f"wrote {options.run}; compare with: neurodeploy compare {options.run} {options.run / 'events_hw.npz'}")

@@ -1,7 +1,6 @@
 """One recording on one kit, and the files it leaves."""
 
 import csv
-import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from neurodeploy.device import ChipRun, DeviceName, Vendor
 from neurodeploy.errors import DeviceError
 from neurodeploy.events.array import EventArray, as_events
 from neurodeploy.files import replacing, write_json, write_text
-from neurodeploy.recorded_file import Recorded, write_recorded
+from neurodeploy.recorded_file import Recorded, events_hash, write_recorded
 from neurodeploy.target import load_target
 
 DEVICE_FILE = "device.json"
@@ -57,6 +56,7 @@ class Deployed:
         return {
             "plan": self.plan.to_dict(),
             "vendor": self.vendor,
+            "events_sha256": self.recorded.events_sha256,
             "validated_and_read_back": True,
             "spikes": counts,
             "other_events": self.run.other_events,
@@ -105,12 +105,11 @@ def deploy(
         run = kit.run(
             deployment.program, events, until_us=plan.duration_us, slow_clock_hz=slow_clock_hz, power_hz=power_hz
         )
-    recorded = Recorded(run.spikes, deployment.program.layers, plan.monitored, plan.program_sha256)
+    recorded = Recorded(run.spikes, deployment.program.layers, plan.monitored, plan.program_sha256, events_hash(events))
     deployed = Deployed(plan, run, recorded, vendor.version)
     write_recorded(folder / RECORDED_FILE, recorded)
     write_text(folder / POWER_FILE, power_text(run))
-    digest = hashlib.sha256(events.tobytes()).hexdigest()
-    write_json(folder / DEVICE_FILE, {**deployed.to_dict(), "events_sha256": digest})
+    write_json(folder / DEVICE_FILE, deployed.to_dict())
     return deployed
 
 

@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from neurodeploy.deployment import Deployment
 from neurodeploy.errors import ValidationError
-from neurodeploy.events.array import EventArray
+from neurodeploy.events.array import EventArray, as_events
 from neurodeploy.program_file import program_hash
-from neurodeploy.recorded_file import Recorded
+from neurodeploy.recorded_file import Recorded, events_hash
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,17 @@ def compare_with_chip(
         slow_clock_hz, until_us, switches: see ``Deployment.emulate``.
 
     Raises:
-        ValidationError: another program ran, nothing was recorded, or counts of another shape or of an unknown layer.
+        ValidationError: another program ran or another recording was given, nothing was recorded, or counts of another
+            shape or of an unknown layer.
         EventError, EmulationError: see ``Deployment.emulate``; or a spike lies outside its layer.
     """
+    events = as_events(events, sensor_size=deployment.program.input_shape)
+    if isinstance(recorded, Recorded) and recorded.events_sha256 != events_hash(events):
+        raise ValidationError(
+            "the chip was given another recording than this one: their hashes differ.",
+            remedy="give the recording that was deployed, with the same --index of a data set.",
+            code="recorded-events",
+        )
     counts = _counts(deployment, recorded)
     run = deployment.emulate(events, record=(), switches=switches, slow_clock_hz=slow_clock_hz, until_us=until_us)
     rows, differences = {}, {}

@@ -8,13 +8,13 @@ import importlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 
 from neurodeploy.device import POWER_DTYPE, ChipRun, DeviceName, VendorFiles
-from neurodeploy.errors import ConfigError, DeviceError, EventError, ProgramError
+from neurodeploy.errors import ConfigError, DeviceError, EventError, NeurodeployError, ProgramError
 from neurodeploy.events.array import EventArray
 from neurodeploy.target import SPIKE_DTYPE
 from neurodeploy.targets.dynapcnn.chip import Chip
@@ -77,13 +77,15 @@ class SamnaVendor:
 
     def kits(self) -> list[DeviceName]:
         """The connected kits of this chip."""
-        return [name for name, _ in self._found()]
+        with self._vendor_errors("cannot list the kits"):
+            return [name for name, _ in self._found()]
 
     def files(self, program: DynapcnnProgram) -> VendorFiles:
         """The vendor's JSON, and the image for booting from flash where the library makes one."""
         configuration = self.configuration(program)
         flash = getattr(self._module, "configuration_to_flash_binary", None)
-        return VendorFiles(configuration.to_json(), None if flash is None else bytes(flash(configuration)))
+        with self._vendor_errors("cannot write the configuration"):
+            return VendorFiles(configuration.to_json(), None if flash is None else bytes(flash(configuration)))
 
     def configuration(self, program: DynapcnnProgram) -> Any:
         """The vendor's object, holding the program and accepted by the vendor's validation.
@@ -116,7 +118,8 @@ class SamnaVendor:
     @contextmanager
     def open(self, device: DeviceName) -> Iterator["SamnaKit"]:
         """Open a kit of this chip; it is closed with the context."""
-        found = dict(self._found())
+        with self._vendor_errors("cannot list the kits"):
+            found = dict(self._found())
         if device not in found:
             boards = ", ".join(f"{known.name} ({known.board})" for known in self._chip.devices)
             seen = ", ".join(map(str, found)) or "none"
@@ -126,18 +129,28 @@ class SamnaVendor:
                 "neurodeploy devices.",
                 code="kit-missing",
             )
-        try:
+        with self._vendor_errors(f"cannot open {device}"):
             board = self._samna.device.open_device(found[device])
-        except Exception as error:  # samna's own errors are RuntimeError and others, undocumented
-            raise DeviceError(
-                f"{device} cannot be opened: {error}.",
-                remedy="close what uses the kit, and check the permissions of its USB device.",
-                code="kit-open",
-            ) from error
         try:
-            yield SamnaKit(self, board, self._samna, self._module, self._sleep)
+            with self._vendor_errors(f"failed while it used {device}"), ExitStack() as routes:
+                yield SamnaKit(self, board, self._samna, self._module, routes, self._sleep)
         finally:
             self._samna.device.close_device(board)
+
+    @contextmanager
+    def _vendor_errors(self, what: str) -> Iterator[None]:
+        """One message for whatever the library raises; its own errors are undocumented."""
+        try:
+            yield
+        except NeurodeployError:
+            raise
+        except Exception as error:
+            raise DeviceError(
+                f"{self.version} {what}: {type(error).__name__}: {error}.",
+                remedy="close what else uses the kit, check the permissions of its USB device, and try again; if it "
+                "stays, this release of samna may differ from its documentation: report the message.",
+                code="samna-failed",
+            ) from error
 
     def _found(self) -> list[tuple[DeviceName, Any]]:
         """Kits and what samna opens them by. Boards in use by others count, so that an index always means one board."""
@@ -153,20 +166,24 @@ class SamnaVendor:
 
 
 class SamnaKit:
-    """An open kit."""
+    """An open kit; its routes end with ``routes``."""
 
     def __init__(
-        self, vendor: SamnaVendor, board: Any, samna: Any, module: Any, sleep: Callable[[float], None]
+        self,
+        vendor: SamnaVendor,
+        board: Any,
+        samna: Any,
+        module: Any,
+        routes: ExitStack,
+        sleep: Callable[[float], None],
     ) -> None:
         self._vendor, self._board, self._samna, self._module, self._sleep = vendor, board, samna, module, sleep
+        self._stack = routes
         model = board.get_model()
-        # Everything that takes part in a route must stay alive, or samna drops it.
         self._source = _source_node(samna, module)
         self._sink = getattr(samna, f"BasicSinkNode_{_short_name(module)}_event_output_event")()
-        self._routes = [
-            self._route([self._source, model.get_sink_node()]),
-            self._route([model.get_source_node(), self._sink]),
-        ]
+        self._route([self._source, model.get_sink_node()])
+        self._route([model.get_source_node(), self._sink])
 
     def run(
         self,
@@ -180,6 +197,7 @@ class SamnaKit:
         """Apply ``program`` (which resets the membranes) and stream ``events`` in real time; see ``Kit.run``."""
         end_us = _end(events, until_us)
         _check_rates(slow_clock_hz, power_hz)
+        spikes_in = self._spikes(events, program.entry_core)  # made before the clock runs: this takes time
         self._apply(program)
         io = self._board.get_io_module() if slow_clock_hz is not None else None
         watch = self._board.get_stop_watch()
@@ -192,7 +210,7 @@ class SamnaKit:
             io.set_slow_clk_rate(int(slow_clock_hz or 0))
             io.set_slow_clk(True)
         try:
-            self._source.write(self._spikes(events, program.entry_core))
+            self._source.write(spikes_in)
             self._sleep(end_us / 1e6)
         finally:
             if io is not None:
@@ -247,19 +265,19 @@ class SamnaKit:
         spikes = np.array(rows, SPIKE_DTYPE)
         return spikes[np.argsort(spikes["t"], kind="stable")], dict(others)
 
-    def _start_power(self, rate_hz: float | None) -> tuple[Any, Any, Any] | None:
+    def _start_power(self, rate_hz: float | None) -> tuple[Any, Any] | None:
         if rate_hz is None or not hasattr(self._board, "get_power_monitor"):
             return None
         monitor = self._board.get_power_monitor()
         sink = self._samna.BasicSinkNode_unifirm_modules_events_measurement()
-        route = self._route([monitor.get_source_node(), sink])
+        self._route([monitor.get_source_node(), sink])
         monitor.start_auto_power_measurement(rate_hz)
-        return monitor, sink, route
+        return monitor, sink
 
-    def _stop_power(self, power: tuple[Any, Any, Any] | None, rate_hz: float | None) -> np.ndarray[Any, Any]:
+    def _stop_power(self, power: tuple[Any, Any] | None, rate_hz: float | None) -> np.ndarray[Any, Any]:
         if power is None or rate_hz is None:
             return np.empty(0, POWER_DTYPE)
-        monitor, sink, route = power
+        monitor, sink = power
         monitor.stop_auto_power_measurement()
         count: Counter[int] = Counter()
         rows = []
@@ -267,14 +285,14 @@ class SamnaKit:
             # Whether readings carry a time of their own is not documented: their number and the rate give it.
             rows.append((round(count[reading.channel] * 1e6 / rate_hz), reading.channel, 1e3 * reading.value))
             count[reading.channel] += 1
-        route.stop()
         return np.array([row for row in rows if row[1] < len(RAILS)], POWER_DTYPE)
 
-    def _route(self, nodes: list[Any]) -> Any:
+    def _route(self, nodes: list[Any]) -> None:
         graph = self._samna.graph.EventFilterGraph()
         graph.sequential(nodes)
         graph.start()
-        return graph
+        # A route that nobody refers to is dropped by samna; the stack holds it until the kit is closed.
+        self._stack.callback(graph.stop)
 
 
 def _short_name(module: Any) -> str:

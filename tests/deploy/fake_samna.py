@@ -312,6 +312,9 @@ class Sink:
 
 
 class Graph:
+    def __init__(self, running: list["Graph"]) -> None:
+        self.running = running
+
     def sequential(self, nodes: list[Any]) -> None:
         first, last = nodes
         if isinstance(first, Source):
@@ -320,10 +323,10 @@ class Graph:
             last.from_node = first
 
     def start(self) -> None:
-        pass
+        self.running.append(self)
 
     def stop(self) -> None:
-        pass
+        self.running.remove(self)
 
 
 def fake_samna(*boards: tuple[str, Board]) -> Any:
@@ -333,6 +336,7 @@ def fake_samna(*boards: tuple[str, Board]) -> Any:
         for place, (name, board) in enumerate(boards)
     ]
     open_boards: list[Board] = []
+    running: list[Graph] = []
 
     def open_device(info: Any) -> Board:
         if info.board in open_boards:
@@ -353,7 +357,8 @@ def fake_samna(*boards: tuple[str, Board]) -> Any:
         device=SimpleNamespace(
             get_all_devices=lambda: list(infos), open_device=open_device, close_device=open_boards.remove
         ),
-        graph=SimpleNamespace(EventFilterGraph=Graph),
+        graph=SimpleNamespace(EventFilterGraph=lambda: Graph(running)),
+        running=running,
         BasicSourceNode_speck2f_event_input_event=Source,
         BasicSinkNode_speck2f_event_output_event=Sink,
         BasicSinkNode_unifirm_modules_events_measurement=Sink,

@@ -7,7 +7,7 @@ import neurodeploy as nd
 from neurodeploy.errors import EventError, ValidationError
 from neurodeploy.events.dataset import load_npz, write_npz
 from neurodeploy.program_file import program_hash
-from neurodeploy.recorded_file import Recorded, read_recorded, write_recorded
+from neurodeploy.recorded_file import Recorded, events_hash, read_recorded, write_recorded
 from neurodeploy.target import SPIKE_DTYPE
 from tests.shared_data import SHARED, needs_shared
 
@@ -15,7 +15,9 @@ from tests.shared_data import SHARED, needs_shared
 @pytest.fixture
 def recorded(deployment, recordings):
     spikes = deployment.emulate(recordings[0][0]).spikes
-    return Recorded(spikes, deployment.program.layers, ("n0", "n4"), program_hash(deployment.program))
+    return Recorded(
+        spikes, deployment.program.layers, ("n0", "n4"), program_hash(deployment.program), events_hash(recordings[0][0])
+    )
 
 
 def changed(recorded, **fields):
@@ -45,6 +47,9 @@ def test_what_does_not_belong_together_is_refused(deployment, recordings, record
     events, _ = recordings[0]
     with pytest.raises(ValidationError, match="another program"):
         nd.compare_with_chip(deployment, changed(recorded, program_sha256="0" * 64), events)
+    with pytest.raises(ValidationError, match="another recording") as caught:
+        nd.compare_with_chip(deployment, recorded, recordings[1][0])
+    assert caught.value.code == "recorded-events"
     with pytest.raises(ValidationError, match="no layer"):
         nd.compare_with_chip(deployment, {}, events)
     with pytest.raises(ValidationError, match="no such layer"):
@@ -69,6 +74,7 @@ def test_the_file_comes_back_and_damage_is_refused(recorded, tmp_path):
         "layers": np.array([1, 2]),
         "monitored": np.array(["n7"]),
         "program_sha256": np.array(["a"]),
+        "events_sha256": np.array(7),
     }
     for name, value in wrong.items():
         write_npz(path, arrays | {name: value})

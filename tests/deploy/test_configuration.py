@@ -9,8 +9,9 @@ import pytest
 
 from neurodeploy.errors import DeviceError, ProgramError
 from neurodeploy.target import load_target
+from neurodeploy.targets.dynapcnn.program import cnn_layer
 from neurodeploy.targets.dynapcnn.samna_adapter import SamnaVendor
-from neurodeploy.targets.dynapcnn.samna_configuration import differences, write_configuration
+from neurodeploy.targets.dynapcnn.samna_configuration import SCALARS, TENSORS, differences, write_configuration
 from tests.deploy.fake_samna import SpeckConfiguration, program_of
 from tests.targets.programs import core, program, random_program
 
@@ -126,3 +127,16 @@ def test_a_chip_without_a_module_is_refused(samna, deployment):
         SamnaVendor(made_up).files(deployment.program)
     with pytest.raises(DeviceError, match=r"no module for the chip speck2e \(samna.speck2e\)"):
         SamnaVendor(load_target("speck2e").chip).files(deployment.program)
+
+
+def test_nothing_of_a_program_is_left_out():
+    """A new field of the program must reach the chip, or this list must say why it does not."""
+    one = program(core(np.zeros((1, 1, 1, 1)), (1, 1, 1)))
+    assert set(one.to_dict()) == {"target", "entry_core", "layers", "cnn_layers"}
+    assert set(cnn_layer(one.cores[0])) == {"dimensions", "destinations", *TENSORS, *SCALARS}
+    assert set(cnn_layer(one.cores[0])["destinations"][0]) == {
+        "enable",
+        "layer",
+        "pooling",
+        "feature_shift",
+    }

@@ -132,6 +132,48 @@ def test_boards_are_counted_by_kind_and_address(samna, monkeypatch):
     assert [info.board is second for _, info in vendor._found()] == [True, False]
 
 
+def test_what_the_library_raises_is_one_message(samna, board, deployment, recordings, tmp_path):
+    def broken(*arguments):
+        raise RuntimeError("usb transfer failed")
+
+    board.get_stop_watch = broken
+    with pytest.raises(DeviceError, match="failed while it used speck2fdevkit:0: RuntimeError: usb transfer") as caught:
+        deploy(deployment, KIT, recordings[0][0], tmp_path)
+    assert (caught.value.code, caught.value.exit_code) == ("samna-failed", 3)
+    assert samna.open_boards == []
+    samna.device.open_device = broken
+    with pytest.raises(DeviceError, match="cannot open speck2fdevkit:0: RuntimeError"):
+        deploy(deployment, KIT, recordings[0][0], tmp_path)
+    del samna.device.get_all_devices
+    with pytest.raises(DeviceError, match=r"cannot list the kits: AttributeError: .*get_all_devices"):
+        connected(["speck2f"])
+
+
+def test_the_clock_starts_when_everything_is_ready(samna, board, deployment, recordings, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(Spike, "__init__", lambda spike: made.append(board.watch_on), raising=False)
+    deploy(deployment, KIT, recordings[0][0], tmp_path)
+    assert made[:300] == [False] * 300  # the host's events; later ones are the chip's
+
+
+def test_a_recording_without_events(samna, deployment, recordings, tmp_path):
+    deployed = deploy(deployment, KIT, recordings[0][0][:0], tmp_path, until_us=1000, power_hz=None)
+    assert len(deployed.recorded.spikes) == len(deployed.run.power) == 0
+    assert (tmp_path / "power.csv").read_text() == "t_us,rail,power_mw\n"
+
+
+def test_recorded_spikes_serve_the_first_divergence(samna, deployment, recordings, tmp_path):
+    events, _ = recordings[0]
+    recorded = deploy(deployment, KIT, events, tmp_path).recorded
+    given = {"recorded": recorded.spikes, "recorded_layers": recorded.monitored, "tolerance_us": 10}
+    assert nd.first_divergence(deployment, events, "event_driven", "recorded", **given) is None
+
+
+def test_routes_end_with_the_kit(samna, deployment, recordings, tmp_path):
+    deploy(deployment, KIT, recordings[0][0], tmp_path)
+    assert samna.running == []
+
+
 def test_a_missing_kit_names_the_boards(samna, deployment, recordings, tmp_path):
     with pytest.raises(DeviceError, match=r"speck2fdevkit \(Speck2fDevKit\).*connected: speck2fdevkit:0") as caught:
         deploy(deployment, "speck2fdevkit:1", recordings[0][0], tmp_path)
