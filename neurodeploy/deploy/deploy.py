@@ -98,7 +98,7 @@ def deploy(
     plan = make_plan(deployment, device, events, until_us=until_us, slow_clock_hz=slow_clock_hz)
     events = as_events(events, sensor_size=deployment.program.input_shape)
     folder = Path(folder)
-    target = target_of(plan.device)
+    target = target_of(plan.device, deployment.own_chip)
     vendor = target.family.vendor(target.chip)
     _write_vendor_files(vendor, deployment, folder, flash)
     with locked(plan.device), vendor.open(plan.device) as kit:

@@ -59,10 +59,11 @@ def make_plan(
         EventError, EmulationError, ProgramError: the recording or the program could not run.
     """
     name = device if isinstance(device, DeviceName) else DeviceName.parse(device)
-    target = target_of(name)
+    target = target_of(name, deployment.own_chip)
     program = deployment.program
     if target.name != program.target:
-        kinds = [known.name for known in load_target(program.target).chip.devices]
+        own = deployment.own_chip or load_target(program.target)
+        kinds = [known.name for known in own.chip.devices]
         raise ConfigError(
             f"{name} has a {target.name}; the program is for {program.target}.",
             remedy=f"compile with --target {target.name}"
@@ -83,15 +84,15 @@ def make_plan(
     )
 
 
-def target_of(device: DeviceName) -> Target:
-    """The chip on a kind of kit.
+def target_of(device: DeviceName, own_chip: Target | None = None) -> Target:
+    """The chip on a kind of kit; ``own_chip`` is the user's own, whose kits come first.
 
     Raises:
         DeviceError: no chip has such a kit; the message names those that are known.
     """
     known = []
-    for name in target_names():
-        target = load_target(name)
+    targets = [load_target(name) for name in target_names()]
+    for target in [own_chip, *targets] if own_chip else targets:
         kinds = [entry.name for entry in target.chip.devices]
         if device.kind in kinds:
             return target

@@ -16,7 +16,7 @@ from neurodeploy.device import DeviceName
 from neurodeploy.errors import ConfigError, DeviceError, EmulationError, EventError, ProgramError
 from neurodeploy.graph.nodes import Conv2d, Flatten, Linear
 from neurodeploy.recorded_file import read_recorded
-from neurodeploy.target import load_target
+from neurodeploy.target import TARGETS, load_target
 from neurodeploy.targets.dynapcnn.samna_adapter import SamnaVendor
 from tests.cli.conftest import chain, neuron, weights
 from tests.deploy.fake_samna import Board, DvsEvent, Spike, fake_samna
@@ -220,3 +220,16 @@ def test_the_plan_checks_the_device(deployment, recordings):
     assert plan.monitored == ("n0", "n4")
     assert [route.takes_input for route in plan.routes] == [True, False]
     assert plan.routes[0].destinations[0].startswith("n4 (core ")
+
+
+def test_a_chip_of_ones_own_has_kits_of_its_own(samna, small_graph, recordings, tmp_path):
+    text = (TARGETS / "speck2f" / "chip.yaml").read_text()
+    own = text.replace("name: speck2f\n", "name: mine\n").replace("speck2fdevkit", "labkit")
+    (tmp_path / "mine.yaml").write_text(own)
+    deployment = nd.compile(small_graph, target=tmp_path / "mine.yaml")
+    deployed = deploy(deployment, "labkit", recordings[0][0], tmp_path / "out")
+    assert deployed.plan.target == "mine"
+    (tmp_path / "mine.yaml").write_text(own[: own.index("devices:")] + "devices: []\n")
+    without = nd.compile(small_graph, target=tmp_path / "mine.yaml")
+    with pytest.raises(ConfigError, match=r"has a speck2f; the program is for mine.*no kit has a mine"):
+        make_plan(without, KIT, recordings[0][0])
