@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from neurodeploy.errors import ConfigError
 from neurodeploy.files import canonical_json, write_text
@@ -126,7 +126,7 @@ class NetworkConfig(_Strict):
 
     layers: tuple[Layer, ...] = ()
     factory: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = None
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, JsonValue] = {}
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "NetworkConfig":
@@ -134,6 +134,7 @@ class NetworkConfig(_Strict):
             raise ValueError("give either layers or factory")
         if self.arguments and self.factory is None:
             raise ValueError("arguments belong to a factory")
+        canonical_json(self.arguments)  # raises for NaN and infinity, which the resolved file could not hold
         return self
 
 
@@ -210,7 +211,7 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
         raise ConfigError(
             f"{path}: cannot be read ({error.strerror}).", remedy="check the path.", code="config-missing"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: is not YAML ({error}).", remedy="correct the file.", code="config-yaml") from error
     if not isinstance(content, dict):
         raise ConfigError(

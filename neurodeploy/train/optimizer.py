@@ -5,12 +5,23 @@ from collections.abc import Mapping
 
 import torch
 
+from neurodeploy.errors import ConfigError
 from neurodeploy.train.config import OptimizerConfig
 
 
 def build_optimizer(network: torch.nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """Build the optimizer over all parameters, in the order of ``named_parameters``."""
+    """Build the optimizer over all parameters, in the order of ``named_parameters``.
+
+    Raises:
+        ConfigError: the network has none.
+    """
     parameters = list(network.parameters())
+    if not parameters:
+        raise ConfigError(
+            "The network has no parameters to train.",
+            remedy="give it a conv or linear layer.",
+            code="network-parameters",
+        )
     match config.type:
         case "adam":
             return torch.optim.Adam(parameters, lr=config.lr, weight_decay=config.weight_decay)

@@ -1,3 +1,4 @@
+import datetime
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,24 @@ def test_missing_and_malformed_files(tmp_path):
         load_config(path)
     path.write_text("")
     with pytest.raises(ConfigError, match="not a mapping"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("value", [b"\xff", datetime.date(2020, 1, 1), {1: 2}, float("nan"), {"a": [float("inf")]}])
+def test_factory_arguments_are_what_the_resolved_file_can_hold(value):
+    """Anything else would reach the factory changed when the network is built again."""
+    network = {"factory": "a:b", "arguments": {"value": value}}
+    with pytest.raises(ConfigError, match=r"network") as error:
+        parse_config(MINIMAL | {"network": network})
+    assert error.value.code == "config-field"
+    plain = {"value": [1, 2.5, "a", None, {"b": True}]}
+    assert parse_config(MINIMAL | {"network": network | {"arguments": plain}}).network.arguments == plain
+
+
+def test_endless_nesting_is_not_a_traceback(tmp_path):
+    path = tmp_path / "deep.yaml"
+    path.write_text("a: " + "[" * 3000 + "]" * 3000)
+    with pytest.raises(ConfigError, match=r"deep\.yaml: is not YAML"):
         load_config(path)
 
 

@@ -243,6 +243,12 @@ def test_networks_that_do_not_fit(tmp_path, layers, message):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_network_without_weights(tmp_path):
+    with pytest.raises(ConfigError, match="no parameters") as error:
+        train(toy_config(tmp_path, network={"layers": [{"type": "iaf"}]}), tmp_path / "run", quiet=True)
+    assert error.value.code == "network-parameters"
+
+
 @pytest.mark.parametrize("factory", ["tests.train.absent:f", "tests.train.toy:absent", "tests.train.toy:recordings"])
 def test_factories_that_cannot_be_called(tmp_path, factory):
     config = toy_config(tmp_path, network={"factory": factory})
