@@ -13,7 +13,7 @@ from neurodeploy.files import read_json, write_json, write_text
 from neurodeploy.graph.file import load_graph, save_graph
 from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.load import load
-from neurodeploy.mapping.placement import CoreChoice
+from neurodeploy.mapping.placement import CoreChoice, Split
 from neurodeploy.program_file import read_program, write_program
 from neurodeploy.quantize.integers import GRAPH_FILE as INTEGERS_FILE
 from neurodeploy.quantize.integers import REPORT_FILE, OnStep, Quantized, load_quantized, quantize
@@ -50,14 +50,18 @@ class Deployment:
 
     @property
     def layers(self) -> dict[str, Any]:
-        """Layer name -> configured core, in network order."""
-        return {name: self.program.configuration(name) for name in self.program.layers}
+        """Layer name -> configured core, in network order; a layer on two cores is there as its parts."""
+        return {name: self.program.configuration(name) for name in self.program.parts}
 
     @property
     def notes(self) -> tuple[str, ...]:
         """All that was assumed, approximated or dropped on the way, in words."""
         differences = [f"{note['layer']}: {note['rule']} Found: {note['value']}." for note in self.mapping["notes"]]
         return (*self.quantized.notes, *differences)
+
+    def load_target(self) -> Target:
+        """The chip."""
+        return self.own_chip or load_target(self.program.target)
 
     def executor(self, *, switches: Mapping[str, Any] | None = None, slow_clock_hz: float | None = None) -> Executor:
         """A fresh emulator of the program; it keeps its neurons' state from one ``run`` to the next.
@@ -66,8 +70,7 @@ class Deployment:
             switches: name -> value of what the chip's documents leave open; see the family's README.
             slow_clock_hz: ticks per second of the slow clock that adds the biases; needed when a layer has biases.
         """
-        target = self.own_chip or load_target(self.program.target)
-        return target.family.executor(self.program, switches=switches, slow_clock_hz=slow_clock_hz)
+        return self.load_target().family.executor(self.program, switches=switches, slow_clock_hz=slow_clock_hz)
 
     def emulate(
         self,
@@ -120,6 +123,7 @@ def compile(
     target: str | Path | Target = "speck2f",
     v_min: str | float | None = None,
     layer2core_map: CoreChoice = "auto",
+    split: Split = "auto",
     monitor_layers: Sequence[str] | None = None,
     on_step: OnStep = lambda name, text: None,
 ) -> Deployment:
@@ -132,6 +136,8 @@ def compile(
             ``"-threshold"``; ``"lowest"``: the lowest number of the chip's state word; a number in the network's units.
         layer2core_map: ``"auto"`` finds a placement whenever one exists; or core numbers, one per layer in network
             order; or a mapping from layer name to core.
+        split: ``"auto"`` splits a layer by its output features over two cores where there is no placement otherwise,
+            and says so in ``notes``; ``"never"`` refuses the network instead.
         monitor_layers: layers whose spikes the host sees; by default the output layers.
         on_step: called after each step.
 
@@ -148,7 +154,7 @@ def compile(
         )
     target = load_target(target) if isinstance(target, str | Path) else target
     quantized = quantize(graph, target.family.quantization_spec(target.chip), v_min=v_min, on_step=on_step)
-    mapped = target.family.map(quantized.graph, target.chip, layer2core_map)
+    mapped = target.family.map(quantized.graph, target.chip, layer2core_map, split)
     on_step("map", "check every rule of the chip and place the layers on its cores")
     program = target.family.lower(mapped, monitor_layers)
     on_step("lower", "write the configuration of every core")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from neurodeploy.errors import ConfigError
 from neurodeploy.events.array import EventArray
 from neurodeploy.graph.graph import Graph
-from neurodeploy.mapping.placement import CoreChoice
+from neurodeploy.mapping.placement import CoreChoice, Split
 
 if TYPE_CHECKING:
     import pydantic
@@ -59,6 +59,11 @@ class Program(Protocol):
         ...
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of what the cores hold, in network order: layers, or parts of a layer that needs several cores."""
+        ...
+
+    @property
     def input_shape(self) -> tuple[int, int, int]:
         """``(C, H, W)`` of the events the program takes: ``p < C``, ``y < H``, ``x < W``."""
         ...
@@ -67,8 +72,8 @@ class Program(Protocol):
         """``(C, H, W)`` of a layer's neurons, before any pooling on the way to the next layer."""
         ...
 
-    def configuration(self, layer: str) -> Any:
-        """What is configured for a layer, as the family describes it; with at least ``core`` and ``output_shape``."""
+    def configuration(self, part: str) -> Any:
+        """What is configured for one of ``parts``, as the family describes it: ``core``, ``output_shape`` and more."""
         ...
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,7 +91,7 @@ class Execution:
         counts: layer name -> spikes per neuron, uint32 ``(C, H, W)``.
         counters: layer name -> counter name -> value: ``events`` taken in, ``synops`` (state updates, zero weights
             included), ``spikes``, ``dropped`` (events outside the input map), ``saturated`` (updates that hit the int16
-            range).
+            range). Of a layer on several cores their sum: an event that goes to two of them counts twice.
     """
 
     spikes: SpikeArray
@@ -171,7 +176,7 @@ class Mapped(Protocol):
 
     @property
     def layers(self) -> Mapping[str, Any]:
-        """Layer name -> mapped layer (with at least ``core``, ``input_shape``, ``output_shape``), in network order."""
+        """Layer or part -> where it is (at least ``core``, ``input_shape``, ``output_shape``), in network order."""
         ...
 
     @property
@@ -204,8 +209,10 @@ class Family(Protocol):
         """All rules that ``graph`` (float, before any pass, or quantized) breaks, notes included. Raises nothing."""
         ...
 
-    def map(self, graph: Graph, chip: Any, layer2core_map: CoreChoice = "auto") -> Mapped:
+    def map(self, graph: Graph, chip: Any, layer2core_map: CoreChoice = "auto", split: Split = "auto") -> Mapped:
         """Place a quantized graph on the chip.
+
+        ``split="auto"`` spreads a layer over several cores where there is no placement otherwise; ``"never"`` does not.
 
         Raises:
             ConstraintError: layers break rules of the chip; the message lists all of them.

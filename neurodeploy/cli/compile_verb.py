@@ -10,13 +10,14 @@ from neurodeploy.cli.output import say, table
 from neurodeploy.cli.verb import verb, write_resolved
 from neurodeploy.deployment import PROGRAM_FILE, compile
 from neurodeploy.errors import ConfigError
-from neurodeploy.mapping.placement import CoreChoice
+from neurodeploy.mapping.placement import CoreChoice, Split
 
 
 class CompileOptions(ModelOptions):
     """Options of ``neurodeploy compile``."""
 
     layer2core_map: str = Field("auto", description="'auto', or core numbers in network order: 0,3,5.")
+    split: Split = Field("auto", description="split a layer over two cores where there is no placement otherwise.")
     monitor_layers: tuple[str, ...] = Field((), description="a layer whose spikes the host sees; may be repeated.")
     out: Path = Field(Path("build"), description="folder to write to.", json_schema_extra={"short": "-o"})
 
@@ -34,6 +35,7 @@ def command(options: CompileOptions) -> dict[str, Any]:
         target=options.target,
         v_min=options.v_min,
         layer2core_map=core_choice(options.layer2core_map),
+        split=options.split,
         monitor_layers=options.monitor_layers or None,
         on_step=steps,
     )

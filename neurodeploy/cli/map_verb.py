@@ -12,6 +12,7 @@ from neurodeploy.cli.verb import verb, write_resolved
 from neurodeploy.deployment import MAPPING_FILE
 from neurodeploy.files import write_json
 from neurodeploy.graph.load import load
+from neurodeploy.mapping.placement import Split
 from neurodeploy.quantize import quantize
 from neurodeploy.target import load_target
 
@@ -20,6 +21,7 @@ class MapOptions(ModelOptions):
     """Options of ``neurodeploy map``."""
 
     layer2core_map: str = Field("auto", description="'auto', or core numbers in network order: 0,3,5.")
+    split: Split = Field("auto", description="split a layer over two cores where there is no placement otherwise.")
     out: Path = Field(Path("build"), description="folder to write to.", json_schema_extra={"short": "-o"})
 
 
@@ -33,7 +35,8 @@ def command(options: MapOptions) -> dict[str, Any]:
     target = load_target(options.target)
     spec = target.family.quantization_spec(target.chip)
     quantized = quantize(load(options.model), spec, v_min=options.v_min, on_step=steps)
-    report = target.family.map(quantized.graph, target.chip, core_choice(options.layer2core_map)).report()
+    mapped = target.family.map(quantized.graph, target.chip, core_choice(options.layer2core_map), options.split)
+    report = mapped.report()
     write_json(options.out / MAPPING_FILE, report)
     write_resolved(options, options.out / "map.yaml")
     say_mapping(report)

@@ -36,7 +36,7 @@ class Plan:
     @property
     def monitored(self) -> tuple[str, ...]:
         """The layers whose spikes the host will see."""
-        return tuple(route.layer for route in self.routes if route.monitored)
+        return tuple(dict.fromkeys(route.layer for route in self.routes if route.monitored))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready data."""

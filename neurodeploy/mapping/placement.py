@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from neurodeploy.errors import ConfigError, MappingError
 from neurodeploy.mapping.matching import conflict, match
 
 #: "auto"; or core numbers in layer order; or layer (name or index in layer order) -> core, the others placed freely.
 CoreChoice = str | Sequence[int] | Mapping[str, int] | Mapping[int, int]
+
+#: Whether a layer may be split over several cores: "auto", when there is no placement otherwise; or "never".
+Split = Literal["auto", "never"]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.nodes import Neuron, Node
 from neurodeploy.quantize.dequantize import dequantize
 from neurodeploy.quantize.integers import Quantized
-from neurodeploy.target import load_target
 from neurodeploy.validation.runs import Progress, Run, event_driven_run, time_stepped_run
 
 #: Cause of each bar, in the order of the runs -> what changes in it.
@@ -191,7 +190,8 @@ def _without_v_min(deployment: Deployment) -> Deployment:
         return deployment
     layers = {name: replace(layer, v_min=None, v_min_integer=bounds[name]) for name, layer in quantized.layers.items()}
     lifted = Quantized(_with_bounds(quantized, bounds), layers, quantized.spec)
-    target = load_target(deployment.target)
+    target = deployment.load_target()
     cores = {name: configured.core for name, configured in deployment.layers.items()}
     mapped = target.family.map(lifted.graph, target.chip, cores)
-    return Deployment(deployment.graph, lifted, mapped.report(), target.family.lower(mapped))
+    program = target.family.lower(mapped)
+    return replace(deployment, quantized=lifted, mapping=mapped.report(), program=program)

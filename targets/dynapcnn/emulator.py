@@ -7,6 +7,7 @@ import numpy as np
 from neurodeploy.events.array import EventArray
 from neurodeploy.extension import native
 from neurodeploy.target import SPIKE_DTYPE, Execution
+from neurodeploy.targets.dynapcnn.by_layer import by_layer
 from neurodeploy.targets.dynapcnn.executable import check_executable, check_input, recorded_layers
 from neurodeploy.targets.dynapcnn.program import DynapcnnProgram
 from neurodeploy.targets.dynapcnn.switches import Switches
@@ -107,12 +108,13 @@ class Emulator:
         """
         events, end_us = check_input(self.program, events, self._now_us, until_us)
         wanted = recorded_layers(self.program, record)
-        layers = self.program.layers
+        recorded = [core.layer in wanted for core in self.program.cores]
         raw = np.ascontiguousarray(events).view(np.uint8).reshape(-1, events.dtype.itemsize)
-        spikes, counts, counters = self._network.run(raw, [name in wanted for name in layers], end_us)
+        spikes, counts, counters = self._network.run(raw, recorded, end_us)
         self._now_us = end_us
-        return Execution(
+        return by_layer(
+            self.program,
             spikes.reshape(-1).view(SPIKE_DTYPE),
-            dict(zip(layers, counts, strict=True)),
-            {name: dict(zip(_COUNTERS, row, strict=True)) for name, row in zip(layers, counters.tolist(), strict=True)},
+            counts,
+            [dict(zip(_COUNTERS, row, strict=True)) for row in counters.tolist()],
         )

@@ -16,9 +16,7 @@ MAX_FEATURES, MAX_SIDE = 1024, 128
 def _refuse(
     core: CoreProgram, message: str, remedy: str = "compile the network again; this program is not consistent."
 ) -> None:
-    raise ProgramError(
-        f"layer {core.layer!r} (core {core.core}): {message}", remedy=remedy, code="program-inconsistent"
-    )
+    raise ProgramError(f"layer {core.name!r} (core {core.core}): {message}", remedy=remedy, code="program-inconsistent")
 
 
 def _check_shapes(core: CoreProgram) -> None:
@@ -67,6 +65,30 @@ def _check_thresholds(core: CoreProgram) -> None:
         )
 
 
+def check_parts(program: DynapcnnProgram) -> None:
+    """The cores of one layer follow each other, and their features too, without a gap, on maps of one size.
+
+    Raises:
+        ProgramError: they do not.
+    """
+    previous: CoreProgram | None = None
+    seen: set[str] = set()
+    for core in program.cores:
+        follows = previous is not None and previous.layer == core.layer
+        if not follows and core.layer in seen:
+            _refuse(core, "the parts of a layer must follow each other.")
+        expected = 0
+        if follows and previous is not None:
+            expected = (previous.first_feature or 0) + previous.features
+            size, other = core.output_shape[1:], previous.output_shape[1:]
+            if size != other:
+                _refuse(core, f"its map is {size}, that of {previous.name} is {other}.")
+        if (core.first_feature or 0) != expected:
+            _refuse(core, f"first_feature is {core.first_feature}; the next feature of the layer is {expected}.")
+        seen.add(core.layer)
+        previous = core
+
+
 def check_executable(program: DynapcnnProgram, slow_clock_hz: float | None) -> None:
     """Refuse what cannot be executed event by event.
 
@@ -79,9 +101,9 @@ def check_executable(program: DynapcnnProgram, slow_clock_hz: float | None) -> N
         EmulationError: recurrent connections; a biased core without a slow clock; a slow clock outside 0..1 MHz.
     """
     rank = {core.core: index for index, core in enumerate(program.cores)}
-    if len(rank) != len(program.cores) or len(set(program.layers)) != len(program.layers):
+    if len(rank) != len(program.cores) or len(set(program.parts)) != len(program.parts):
         raise ProgramError(
-            f"cores {[core.core for core in program.cores]} and layers {list(program.layers)} must each be unique.",
+            f"cores {[core.core for core in program.cores]} and layers {list(program.parts)} must each be unique.",
             remedy="compile the network again; this program is not consistent.",
             code="program-inconsistent",
         )
@@ -91,6 +113,7 @@ def check_executable(program: DynapcnnProgram, slow_clock_hz: float | None) -> N
             remedy="set entry_core to the core that takes the host's events.",
             code="program-inconsistent",
         )
+    check_parts(program)
     for index, core in enumerate(program.cores):
         _check_shapes(core)
         _check_thresholds(core)
@@ -106,7 +129,7 @@ def check_executable(program: DynapcnnProgram, slow_clock_hz: float | None) -> N
                 )
             if rank[destination.core] <= index:
                 raise EmulationError(
-                    f"layer {core.layer!r} (core {core.core}) sends to core {destination.core}, which comes no later: "
+                    f"layer {core.name!r} (core {core.core}) sends to core {destination.core}, which comes no later: "
                     "recurrent connections and cores out of network order are not emulated.",
                     remedy="list the cores in network order; unroll or remove recurrent connections.",
                     code="recurrent",

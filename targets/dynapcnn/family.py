@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 from neurodeploy.device import Route, Vendor
 from neurodeploy.errors import ConfigError, MappingError, NeurodeployError
 from neurodeploy.graph.graph import Graph
-from neurodeploy.mapping.placement import CoreChoice
+from neurodeploy.mapping.placement import CoreChoice, Split
 from neurodeploy.target import Executor, Finding, Rule
 from neurodeploy.targets.dynapcnn.chip import Chip
 from neurodeploy.targets.dynapcnn.constraints import CONSTRAINTS, broken
 from neurodeploy.targets.dynapcnn.layers import core_layers
 from neurodeploy.targets.dynapcnn.lower import lower
-from neurodeploy.targets.dynapcnn.mapped import MappedNetwork, findings_of, map_network, place_layers
+from neurodeploy.targets.dynapcnn.mapped import SPLIT, MappedNetwork, arrange, findings_of, map_network
 from neurodeploy.targets.dynapcnn.program import DynapcnnProgram
 from neurodeploy.targets.dynapcnn.read_program import read_program
 
@@ -29,7 +29,7 @@ class DynapcnnFamily:
 
     def rules(self, chip: Chip) -> list[Rule]:
         """Every rule, the placement last."""
-        return [*(constraint.rule(chip) for constraint in CONSTRAINTS), _placement(chip, "placement")]
+        return [*(constraint.rule(chip) for constraint in CONSTRAINTS), _placement(chip, "placement"), SPLIT]
 
     def quantization_spec(self, chip: Chip) -> "QuantizationSpec":
         """The widths in the chip's description."""
@@ -55,14 +55,16 @@ class DynapcnnFamily:
             return [*findings, *(finding for layer in layers.values() for finding in broken("layer", layer, chip))]
         findings = findings_of(graph, layers, chip)
         try:
-            place_layers(layers, chip)
+            findings += arrange(layers, chip)[2]
         except MappingError as error:
             findings.append(Finding("", _placement(chip, error.code), error.message, "", error.remedy))
         return findings
 
-    def map(self, graph: Graph, chip: Chip, layer2core_map: CoreChoice = "auto") -> MappedNetwork:
-        """Give each layer of a quantized graph a core; see ``map_network``."""
-        return map_network(graph, chip, layer2core_map)
+    def map(
+        self, graph: Graph, chip: Chip, layer2core_map: CoreChoice = "auto", split: Split = "auto"
+    ) -> MappedNetwork:
+        """Give each layer of a quantized graph a core, or two cores its parts; see ``map_network``."""
+        return map_network(graph, chip, layer2core_map, split)
 
     def lower(self, mapped: MappedNetwork, monitor_layers: Sequence[str] | None = None) -> DynapcnnProgram:
         """The chip's configuration; see ``lower.py``."""
@@ -93,7 +95,7 @@ class DynapcnnFamily:
 
     def routes(self, program: DynapcnnProgram) -> list[Route]:
         """Where each layer is and where its spikes go."""
-        names = {core.core: core.layer for core in program.cores}
+        names = {core.core: core.name for core in program.cores}
         return [
             Route(
                 core.layer,

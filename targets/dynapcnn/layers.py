@@ -35,7 +35,7 @@ class CoreLayer:
     """What one core holds.
 
     Attributes:
-        name: name of the convolution node.
+        name: name of the convolution node; of a part ``conv2[0:32]``.
         conv, neuron: the two nodes, float or integer.
         input_shape: ``(C, H, W)`` of the events it takes.
         output_shape: ``(F, H, W)`` of its neurons, before pooling.
@@ -43,6 +43,8 @@ class CoreLayer:
         takes_input: whether the host's events enter here.
         destinations: where its spikes go.
         is_output: whether the network's result is read here.
+        part_of: the layer that it is a part of; None for a whole layer.
+        first_feature: the feature of that layer which is its feature 0.
     """
 
     name: str
@@ -54,6 +56,8 @@ class CoreLayer:
     takes_input: bool
     destinations: tuple[LayerDestination, ...]
     is_output: bool
+    part_of: str | None = None
+    first_feature: int = 0
 
     @property
     def has_bias(self) -> bool:

@@ -20,21 +20,27 @@ def lower(mapped: MappedNetwork, monitor_layers: Sequence[str] | None = None) ->
         ConfigError: ``monitor_layers`` names a layer that does not exist.
     """
     if monitor_layers is None:
-        monitor_layers = [name for name, placed in mapped.layers.items() if placed.layer.is_output]
+        monitor_layers = [_layer(placed) for placed in mapped.layers.values() if placed.layer.is_output]
     elif isinstance(monitor_layers, str):
         monitor_layers = [monitor_layers]
+    layers = list(dict.fromkeys(map(_layer, mapped.layers.values())))
     for name in monitor_layers:
-        if name not in mapped.layers:
+        if name not in layers:
             raise ConfigError(
                 f"monitor_layers names {name!r}, which does not exist.",
-                remedy=f"the layers are: {', '.join(mapped.layers)}.",
+                remedy=f"the layers are: {', '.join(layers)}.",
                 code="monitor-layers",
             )
     return DynapcnnProgram(
         target=mapped.chip.name,
-        cores=tuple(_core(mapped, placed, placed.name in monitor_layers) for placed in mapped.layers.values()),
+        cores=tuple(_core(mapped, placed, _layer(placed) in monitor_layers) for placed in mapped.layers.values()),
         entry_core=next(placed.core for placed in mapped.layers.values() if placed.layer.takes_input),
     )
+
+
+def _layer(placed: MappedLayer) -> str:
+    """The layer, of which ``placed`` may be a part."""
+    return placed.layer.part_of or placed.name
 
 
 def _core(mapped: MappedNetwork, placed: MappedLayer, monitor: bool) -> CoreProgram:
@@ -46,7 +52,7 @@ def _core(mapped: MappedNetwork, placed: MappedLayer, monitor: bool) -> CoreProg
     biases = conv.bias if layer.has_bias and conv.bias is not None else np.zeros(layer.output_shape[0])
     lowest = -(2 ** (mapped.chip.limits.state_bits.value - 1))
     return CoreProgram(
-        layer=layer.name,
+        layer=_layer(placed),
         core=placed.core,
         input_shape=layer.input_shape,
         output_shape=layer.output_shape,
@@ -65,4 +71,5 @@ def _core(mapped: MappedNetwork, placed: MappedLayer, monitor: bool) -> CoreProg
             Destination(mapped.layers[end.layer].core, end.pooling[0], end.feature_shift) for end in layer.destinations
         ),
         neurons_initial_value=initial_v,
+        first_feature=layer.first_feature if layer.part_of else None,
     )

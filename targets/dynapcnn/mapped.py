@@ -2,17 +2,25 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
-from neurodeploy.errors import ConstraintError
+from neurodeploy.errors import ConfigError, ConstraintError, MappingError
 from neurodeploy.graph.graph import Graph
-from neurodeploy.mapping.placement import CoreChoice, Item, Shortfall, place, shortfalls
-from neurodeploy.target import Finding
+from neurodeploy.mapping.placement import CoreChoice, Item, Shortfall, Split, place, shortfalls
+from neurodeploy.target import Finding, Rule
 from neurodeploy.targets.dynapcnn.chip import Chip
 from neurodeploy.targets.dynapcnn.constraints import broken
 from neurodeploy.targets.dynapcnn.layers import CoreLayer, MapShape, core_layers
 from neurodeploy.targets.dynapcnn.memory import needs
 from neurodeploy.targets.dynapcnn.shrink import suggest
+from neurodeploy.targets.dynapcnn.split import chosen_cuts, obstacle, plan, with_parts
+
+SPLIT = Rule(
+    "split",
+    "A layer that fits no core, or leaves no core for another, is split by its output features over two cores; every "
+    "neuron gets the same events, the next layer takes the spikes of the two parts in another order.",
+    "note",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +41,7 @@ class MappedLayer:
 
     @property
     def name(self) -> str:
-        """Name of the source graph's weight node."""
+        """Name of the source graph's weight node; of a part ``conv2[0:32]``."""
         return self.layer.name
 
     @property
@@ -49,7 +57,10 @@ class MappedLayer:
 
 @dataclass(frozen=True, eq=False)
 class MappedNetwork:
-    """All layers in network order, and what will run differently on the chip."""
+    """All layers in network order, and what will run differently on the chip.
+
+    A layer that is split over two cores is there as its two parts.
+    """
 
     chip: Chip
     layers: Mapping[str, MappedLayer]
@@ -63,6 +74,7 @@ class MappedNetwork:
             "layers": [
                 {
                     "name": mapped.name,
+                    "part_of": mapped.layer.part_of,
                     "core": mapped.core,
                     "input_shape": list(mapped.input_shape),
                     "output_shape": list(mapped.output_shape),
@@ -73,6 +85,7 @@ class MappedNetwork:
                             "layer": destination.layer,
                             "core": self.layers[destination.layer].core,
                             "pooling": destination.pooling[0],
+                            "feature_shift": destination.feature_shift,
                         }
                         for destination in mapped.layer.destinations
                     ],
@@ -93,8 +106,8 @@ class MappedNetwork:
         }
 
 
-def map_network(graph: Graph, chip: Chip, layer2core_map: CoreChoice = "auto") -> MappedNetwork:
-    """Check a quantized graph against every rule of ``chip`` and give each layer a core.
+def map_network(graph: Graph, chip: Chip, layer2core_map: CoreChoice = "auto", split: Split = "auto") -> MappedNetwork:
+    """Check a quantized graph against every rule of ``chip`` and give each layer a core, or two cores its parts.
 
     Raises:
         ConstraintError: rules are broken; the message lists every breach.
@@ -104,21 +117,64 @@ def map_network(graph: Graph, chip: Chip, layer2core_map: CoreChoice = "auto") -
     layers = core_layers(graph)
     findings = findings_of(graph, layers, chip)
     refuse([finding for finding in findings if finding.rule.severity == "error"], chip)
+    placed, cores, notes = arrange(layers, chip, layer2core_map, split)
     mapped: dict[str, MappedLayer] = {}
-    for name, number in place_layers(layers, chip, layer2core_map).items():
-        item = Item(name, needs(layers[name]))
+    for name, number in cores.items():
+        item = Item(name, needs(placed[name]))
         lacks = {core.number: shortfalls(item, core) for core in chip.placement_cores()}
-        mapped[name] = MappedLayer(layers[name], number, item.needs, lacks)
-    return MappedNetwork(chip, mapped, tuple(findings))
+        mapped[name] = MappedLayer(placed[name], number, item.needs, lacks)
+    return MappedNetwork(chip, mapped, (*findings, *notes))
 
 
-def place_layers(layers: Mapping[str, CoreLayer], chip: Chip, choice: CoreChoice = "auto") -> dict[str, int]:
-    """Layer name -> core.
+def arrange(
+    layers: Mapping[str, CoreLayer], chip: Chip, choice: CoreChoice = "auto", split: Split = "auto"
+) -> tuple[Mapping[str, CoreLayer], dict[str, int], list[Finding]]:
+    """Layers, split where needed; the core of each; and a note for each layer that was split.
 
     Raises:
-        ConfigError: ``choice`` is not valid.
+        ConfigError: ``choice`` or ``split`` is not valid.
         MappingError: there is no placement; the message says why.
     """
+    if split not in get_args(Split):
+        raise ConfigError(f"split is {split!r}.", remedy='use "auto" or "never".', code="split")
+    cuts = chosen_cuts(layers, choice, chip)
+    try:
+        placed = with_parts(layers, cuts)
+        cores = _place(placed, chip, choice)
+    except MappingError as error:
+        if split == "never" or cuts or error.code != "placement" or (isinstance(choice, Sequence) and choice != "auto"):
+            raise
+        pinned = _by_name(choice, layers)
+        found = plan(layers, chip, list(pinned))
+        try:
+            if found is None:
+                raise error
+            cuts, placed = found, with_parts(layers, found)
+            cores = _place(placed, chip, pinned or "auto")
+        except MappingError:
+            reasons = [text for name in error.layers if (text := obstacle(layers, name, chip))]
+            why = "; ".join(reasons) or "the parts find no cores either"
+            remedy = f"{error.remedy} Splitting by output features does not help: {why}."
+            raise MappingError(
+                error.message, remedy=remedy, code=error.code, layers=error.layers, need=error.need, limit=error.limit
+            ) from None
+    notes = []
+    for name in cuts:
+        parts = [part for part, layer in placed.items() if layer.part_of == name]
+        value = " and ".join(f"{part} on core {cores[part]}" for part in parts)
+        remedy = f'give {name} fewer features to keep it on one core; split="never" refuses it.'
+        notes.append(Finding(name, SPLIT, value, "", remedy))
+    return placed, cores, notes
+
+
+def _by_name(choice: CoreChoice, layers: Mapping[str, CoreLayer]) -> dict[str, int]:
+    names = list(layers)
+    if not isinstance(choice, Mapping):
+        return {}
+    return {key if isinstance(key, str) else names[key]: core for key, core in choice.items()}
+
+
+def _place(layers: Mapping[str, CoreLayer], chip: Chip, choice: CoreChoice) -> dict[str, int]:
     cores = chip.placement_cores()
     items = [Item(name, needs(layer)) for name, layer in layers.items()]
     return place(items, cores, choice=choice, remedy=lambda conflict: suggest(layers, conflict, cores, chip))

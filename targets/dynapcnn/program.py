@@ -1,5 +1,6 @@
 """The configuration of a DynapCNN-family chip as plain data, with the vendor's field names on disk."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,7 +27,7 @@ class CoreProgram:
     """One configured core.
 
     Attributes:
-        layer: name of the layer it holds.
+        layer: name of the layer it holds, or holds a part of.
         core: number of the core on the chip.
         input_shape: ``(C, H, W)`` of the events it takes.
         output_shape: ``(F, H, W)`` of its neurons, before pooling.
@@ -40,6 +41,7 @@ class CoreProgram:
         monitor_enable: whether the core's spikes are copied to the host.
         neurons_initial_value: int16 ``[F, H, W]``, or None for all zero.
         destinations: at most two.
+        first_feature: None when it holds the whole layer; else the feature of the layer that is its feature 0.
     """
 
     layer: str
@@ -58,6 +60,22 @@ class CoreProgram:
     monitor_enable: bool
     destinations: tuple[Destination, ...]
     neurons_initial_value: NDArray[np.int16] | None = None
+    first_feature: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The layer's name, for a part with its features: ``conv2[0:32]``."""
+        return self.layer if self.first_feature is None else part_name(self.layer, self.first_feature, self.features)
+
+    @property
+    def features(self) -> int:
+        """Number of output features."""
+        return self.output_shape[0]
+
+
+def part_name(layer: str, first: int, features: int) -> str:
+    """Name of the part of ``layer`` that begins with feature ``first`` and has ``features`` of them."""
+    return f"{layer}[{first}:{first + features}]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +84,8 @@ class DynapcnnProgram:
 
     Attributes:
         target: name of the chip.
-        cores: the configured cores in network (topological) order.
+        cores: the configured cores in network (topological) order; the parts of one layer follow each other, in the
+            order of their features.
         entry_core: the core that takes the host's events, with ``p`` as the feature.
     """
 
@@ -78,8 +97,13 @@ class DynapcnnProgram:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of the layers in network order."""
-        return tuple(core.layer for core in self.cores)
+        """Names of the layers in network order; a layer that is split over several cores is named once."""
+        return tuple(dict.fromkeys(core.layer for core in self.cores))
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of what the cores hold, in network order: layers, and parts of layers such as ``conv2[0:32]``."""
+        return tuple(core.name for core in self.cores)
 
     @property
     def input_shape(self) -> MapShape:
@@ -87,30 +111,46 @@ class DynapcnnProgram:
         return next(core.input_shape for core in self.cores if core.core == self.entry_core)
 
     def layer_shape(self, layer: str) -> MapShape:
-        """``(F, H, W)`` of a layer's neurons."""
-        return self.configuration(layer).output_shape
-
-    def configuration(self, layer: str) -> CoreProgram:
-        """The core that holds a layer.
+        """``(F, H, W)`` of a layer's neurons, all parts together.
 
         Raises:
             ProgramError: there is no such layer.
         """
+        shapes = [core.output_shape for core in self.cores if core.layer == layer]
+        if not shapes:
+            raise _unknown(layer, self.layers)
+        return sum(f for f, _, _ in shapes), *shapes[0][1:]
+
+    def configuration(self, part: str) -> CoreProgram:
+        """The core that holds a layer or a part of one.
+
+        Raises:
+            ProgramError: there is no such part.
+        """
         for core in self.cores:
-            if core.layer == layer:
+            if core.name == part:
                 return core
-        raise ProgramError(
-            f"there is no layer {layer!r}.", remedy=f"the layers are: {', '.join(self.layers)}.", code="unknown-layer"
-        )
+        raise _unknown(part, self.parts)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready data with the field names of samna's configuration object; see ``README.md``."""
         return {
             "target": self.target,
             "entry_core": self.entry_core,
-            "layers": [{"name": core.layer, "core": core.core} for core in self.cores],
+            "layers": [_place(core) for core in self.cores],
             "cnn_layers": {str(core.core): cnn_layer(core) for core in self.cores},
         }
+
+
+def _unknown(name: str, names: Iterable[str]) -> ProgramError:
+    return ProgramError(
+        f"there is no layer {name!r}.", remedy=f"the layers are: {', '.join(names)}.", code="unknown-layer"
+    )
+
+
+def _place(core: CoreProgram) -> dict[str, Any]:
+    place: dict[str, Any] = {"name": core.layer, "core": core.core}
+    return place if core.first_feature is None else {**place, "first_feature": core.first_feature}
 
 
 def cnn_layer(core: CoreProgram) -> dict[str, Any]:

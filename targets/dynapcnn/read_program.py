@@ -11,9 +11,13 @@ from neurodeploy.graph.nodes import Conv2d, Neuron, SumPool2d
 from neurodeploy.mapping.placement import Item, shortfalls
 from neurodeploy.targets.dynapcnn.chip import Chip
 from neurodeploy.targets.dynapcnn.constraints import broken
+from neurodeploy.targets.dynapcnn.executable import check_parts
 from neurodeploy.targets.dynapcnn.layers import CoreLayer, LayerDestination
 from neurodeploy.targets.dynapcnn.memory import needs
 from neurodeploy.targets.dynapcnn.program import CoreProgram, Destination, DynapcnnProgram, MapShape, Pair
+
+#: The layer that a core holds; and the part's first feature, None for a whole layer.
+Place = tuple[str, int | None]
 
 CNN_LAYER_FIELDS = (
     "dimensions",
@@ -40,16 +44,21 @@ def read_program(data: Mapping[str, Any], chip: Chip) -> DynapcnnProgram:
     if fields["target"] != chip.name:
         _refuse("program.target", f"is {_short(fields['target'])}, not {chip.name!r}")
     count = len(chip.cores.memories)
-    names: dict[int, str] = {}
+    names: dict[int, Place] = {}
     for index, entry in enumerate(_list(fields["layers"], "program.layers", range(1, count + 1))):
         path = f"program.layers[{index}]"
-        entry = _fields(entry, path, ("name", "core"))
-        if not isinstance(entry["name"], str) or not entry["name"] or entry["name"] in names.values():
-            _refuse(f"{path}.name", f"is {_short(entry['name'])}; it must be a text that no other layer has")
+        is_part = isinstance(entry, Mapping) and "first_feature" in entry
+        entry = _fields(entry, path, ("name", "core", "first_feature") if is_part else ("name", "core"))
+        name, first = entry["name"], None
+        if is_part:
+            first = _integer(entry["first_feature"], f"{path}.first_feature", 0, 1023)
+        others = [other for other, begin in names.values() if begin is None or first is None]
+        if not isinstance(name, str) or not name or name in others:
+            _refuse(f"{path}.name", f"is {_short(name)}; it must be a text that no other layer has")
         core = _integer(entry["core"], f"{path}.core", 0, count - 1)
         if core in names:
-            _refuse(f"{path}.core", f"is {core}, which holds {names[core]!r} already")
-        names[core] = entry["name"]
+            _refuse(f"{path}.core", f"is {core}, which holds {names[core][0]!r} already")
+        names[core] = name, first
     configured = _fields(fields["cnn_layers"], "program.cnn_layers", tuple(map(str, names)))
     cores = tuple(_core(configured[str(core)], f"program.cnn_layers.{core}", core, names) for core in names)
     entry_core = _integer(fields["entry_core"], "program.entry_core", 0, count - 1)
@@ -60,7 +69,7 @@ def read_program(data: Mapping[str, Any], chip: Chip) -> DynapcnnProgram:
     return program
 
 
-def _core(data: Any, path: str, number: int, names: Mapping[int, str]) -> CoreProgram:
+def _core(data: Any, path: str, number: int, names: Mapping[int, Place]) -> CoreProgram:
     fields = _fields(data, path, CNN_LAYER_FIELDS)
     dimensions = _fields(
         fields["dimensions"],
@@ -78,7 +87,7 @@ def _core(data: Any, path: str, number: int, names: Mapping[int, str]) -> CorePr
         initial = _tensor(initial, f"{path}.neurons_initial_value", (f, w, h), 16).astype(np.int16).transpose(0, 2, 1)
         initial = np.ascontiguousarray(initial)
     return CoreProgram(
-        layer=names[number],
+        layer=names[number][0],
         core=number,
         input_shape=input_shape,
         output_shape=output_shape,
@@ -94,10 +103,11 @@ def _core(data: Any, path: str, number: int, names: Mapping[int, str]) -> CorePr
         monitor_enable=_boolean(fields["monitor_enable"], f"{path}.monitor_enable"),
         destinations=_destinations(fields["destinations"], f"{path}.destinations", names),
         neurons_initial_value=initial,
+        first_feature=names[number][1],
     )
 
 
-def _destinations(data: Any, path: str, names: Mapping[int, str]) -> tuple[Destination, ...]:
+def _destinations(data: Any, path: str, names: Mapping[int, Place]) -> tuple[Destination, ...]:
     found: list[Destination] = []
     for index, entry in enumerate(_list(data, path, range(2, 3))):
         here = f"{path}[{index}]"
@@ -119,7 +129,13 @@ def _destinations(data: Any, path: str, names: Mapping[int, str]) -> tuple[Desti
 
 def _check(program: DynapcnnProgram, chip: Chip) -> None:
     """What no single field can be wrong about: the order, the shapes between fields, the rules, the memories."""
-    by_core = {core.core: core.layer for core in program.cores}
+    if len(set(program.parts)) != len(program.cores):
+        _refuse("program.layers", "name one part of a layer twice")
+    try:
+        check_parts(program)
+    except ProgramError as error:
+        _refuse("program.layers", f"contradict each other: {error.message.rstrip('.')}")
+    by_core = {core.core: core.name for core in program.cores}
     seen: set[int] = set()
     layers: dict[str, CoreLayer] = {}
     cores = chip.placement_cores()
@@ -164,7 +180,7 @@ def _layer(core: CoreProgram, by_core: Mapping[int, str], takes_input: bool) -> 
         for end in core.destinations
     )
     return CoreLayer(
-        name=core.layer,
+        name=core.name,
         conv=conv,
         neuron=neuron,
         input_shape=core.input_shape,

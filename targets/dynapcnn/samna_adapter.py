@@ -17,6 +17,7 @@ from neurodeploy.device import POWER_DTYPE, ChipRun, DeviceName, VendorFiles
 from neurodeploy.errors import ConfigError, DeviceError, EventError, NeurodeployError, ProgramError
 from neurodeploy.events.array import EventArray
 from neurodeploy.target import SPIKE_DTYPE
+from neurodeploy.targets.dynapcnn.by_layer import spikes_by_layer
 from neurodeploy.targets.dynapcnn.chip import Chip
 from neurodeploy.targets.dynapcnn.program import DynapcnnProgram
 from neurodeploy.targets.dynapcnn.samna_configuration import differences, write_configuration
@@ -263,7 +264,7 @@ class SamnaKit:
             else:
                 rows.append((index[event.layer], event.timestamp, event.feature, event.y, event.x))
         spikes = np.array(rows, SPIKE_DTYPE)
-        return spikes[np.argsort(spikes["t"], kind="stable")], dict(others)
+        return spikes_by_layer(program, spikes[np.argsort(spikes["t"], kind="stable")]), dict(others)
 
     def _start_power(self, rate_hz: float | None) -> tuple[Any, Any] | None:
         if rate_hz is None or not hasattr(self._board, "get_power_monitor"):

@@ -12,6 +12,7 @@ import numpy as np
 
 from neurodeploy.events.array import EventArray
 from neurodeploy.target import SPIKE_DTYPE, Execution
+from neurodeploy.targets.dynapcnn.by_layer import by_layer
 from neurodeploy.targets.dynapcnn.executable import check_executable, check_input, recorded_layers
 from neurodeploy.targets.dynapcnn.program import CoreProgram, DynapcnnProgram
 from neurodeploy.targets.dynapcnn.switches import Switches
@@ -57,11 +58,12 @@ class Specification:
             spikes += self._step(t, (p, y, x))
         spikes += self._clock(until_us)
         self._now_us = until_us
-        layers = self.program.layers
-        return Execution(
-            np.array([spike for spike in spikes if layers[spike[0]] in wanted], SPIKE_DTYPE),
-            dict(zip(layers, self._counts, strict=True)),
-            {name: dict(counter) for name, counter in zip(layers, self._counters, strict=True)},
+        cores = self.program.cores
+        return by_layer(
+            self.program,
+            np.array([spike for spike in spikes if cores[spike[0]].layer in wanted], SPIKE_DTYPE),
+            self._counts,
+            [dict(counter) for counter in self._counters],
         )
 
     def _clock(self, t_us: int) -> Iterator[tuple[int, int, int, int, int]]:

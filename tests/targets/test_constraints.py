@@ -134,6 +134,7 @@ BROKEN = {
     "pool-remainder": (conv_layer((1, 9, 9), pools=[pool(2)]), "conv2d", "a multiple of the pooling"),
     "v-min-per-event": (conv_layer(), "conv2d", "use v_min=None"),
     "placement": (chain((2, 34, 34), [(16, 3, 1, 1, 1), (512, 3, 1, 1, 1)]), "", "give conv1 at most 16 output"),
+    "split": (chain((2, 34, 34), [(32, 3, 1, 0, 1), (64, 3, 1, 1, 1)]), "conv1", "fewer features"),
 }
 
 #: Networks at the limit of a rule; nothing but notes is found.

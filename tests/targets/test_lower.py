@@ -168,7 +168,7 @@ def test_lowering_is_deterministic():
 def test_a_network_that_is_too_big_is_explained():
     graph = chain((2, 34, 34), [(16, 3, 1, 1, 1), (512, 3, 1, 1, 1), (10, 1, 1, 0, 1)])
     with pytest.raises(MappingError) as caught:
-        compiled(graph)
+        compiled(graph, split="never")
     text = str(caught.value)
     assert "conv1 fits none of the 9 cores" in text
     assert "core 5, 6: kernel 131072 > 65536 words (100 % too big), neuron 2097152 > 16384 words" in text
@@ -176,13 +176,13 @@ def test_a_network_that_is_too_big_is_explained():
     assert "Remedy: give conv1 at most 16 output features (it has 512)" in text
     compiled(chain((2, 34, 34), [(16, 3, 1, 1, 1), (16, 3, 1, 1, 1), (10, 1, 1, 0, 1)]))
     with pytest.raises(MappingError):
-        compiled(chain((2, 34, 34), [(16, 3, 1, 1, 1), (17, 3, 1, 1, 1), (10, 1, 1, 0, 1)]))
+        compiled(chain((2, 34, 34), [(16, 3, 1, 1, 1), (17, 3, 1, 1, 1), (10, 1, 1, 0, 1)]), split="never")
 
 
 def test_layers_that_compete_are_explained():
     wide = [*MNIST[:4], (128, 1, 1, 0, 1), (10, 1, 1, 0, 1)]
     with pytest.raises(MappingError) as caught:
-        compiled(chain(MNIST_INPUT, wide))
+        compiled(chain(MNIST_INPUT, wide), split="never")
     text = str(caught.value)
     assert "3 layers (conv2, conv3, conv4) need a core each, and only 2 (5, 6) can hold any of them" in text
     assert "give conv3 at most 256 output features (it has 500)" in text
@@ -196,7 +196,7 @@ def test_too_many_layers_are_explained():
 
 def remedy_of(graph):
     with pytest.raises(MappingError) as caught:
-        compiled(graph)
+        compiled(graph, split="never")
     return caught.value.remedy
 
 

@@ -84,9 +84,9 @@ def compare(input_shape, spec):
         expected = get_valid_mapping(layers, constraints)
     except ValueError:
         with pytest.raises(MappingError):
-            SPECK.family.map(chain(input_shape, spec), SPECK.chip)
+            SPECK.family.map(chain(input_shape, spec), SPECK.chip, split="never")
         return False
-    mapped = SPECK.family.map(chain(input_shape, spec), SPECK.chip)
+    mapped = SPECK.family.map(chain(input_shape, spec), SPECK.chip, split="never")
     assert [layer.core for layer in mapped.layers.values()] == [expected[i] for i in sorted(expected)]
     for index, layer in enumerate(mapped.layers.values()):
         assert dict(layer.needs) == layers[index].memory_summary()
