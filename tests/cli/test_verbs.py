@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from neurodeploy.cli import VERBS
-from neurodeploy.events.dataset import save_npz
+from neurodeploy.events.array import make_events
+from neurodeploy.events.dataset import EventDataset, save_npz
 from neurodeploy.graph.file import save_graph
-from neurodeploy.graph.nodes import Conv2d
+from neurodeploy.graph.nodes import Conv2d, SumPool2d
 from tests.cli.conftest import chain, neuron, weights
 
 
@@ -199,3 +200,25 @@ def test_a_chip_of_ones_own_is_named_by_its_file(cli, tmp_path, small_graph):
     assert done.code == 0, done.err
     assert cli("report", tmp_path / "run").code == 0
     assert cli("targets", tmp_path / "chip.yaml", "--json").json["name"] == "mine"
+
+
+def test_a_split_layer_goes_through_every_verb_by_its_name(cli, tmp_path):
+    first, second = Conv2d(weights(32, 2, 3, 3)), Conv2d(weights(64, 32, 3, 3), None, (1, 1), (1, 1))
+    last = [SumPool2d((4, 4), (4, 4)), Conv2d(weights(3, 64, 8, 8)), neuron()]
+    graph = chain(first, neuron(), second, neuron(), *last, shape=(2, 34, 34))
+    save_graph(graph, tmp_path / "model.safetensors")
+    rng = np.random.default_rng(0)
+    t = np.sort(rng.integers(0, 1000, 40))
+    events = make_events(t, rng.integers(0, 34, 40), rng.integers(0, 34, 40), rng.integers(0, 2, 40))
+    save_npz(tmp_path / "data.npz", EventDataset.from_recordings([events, events], [0, 1], sensor_size=(2, 34, 34)))
+    assert cli("compile", tmp_path / "model.safetensors", "-o", tmp_path / "run", "--split", "never").code == 2
+    done = cli("compile", tmp_path / "model.safetensors", "-o", tmp_path / "run")
+    assert "n2[0:32]" in done.out
+    assert cli("map", tmp_path / "model.safetensors", "-o", tmp_path / "map").code == 0
+    validated = cli("validate", tmp_path / "run", "--data", tmp_path / "data.npz", "--v-min=-threshold")
+    assert validated.code == 0, validated.err
+    runs = json.loads((tmp_path / "run" / "validation.json").read_text())["runs"]
+    assert runs["event_driven"]["layers"].keys() == runs["float"]["layers"].keys() == {"n0", "n2", "n5"}
+    assert runs["event_driven"]["layers"]["n2"]["neurons"] == 64 * 32 * 32
+    assert cli("report", tmp_path / "run").code == 0
+    assert "n2[32:64]" in (tmp_path / "run" / "report.html").read_text()
