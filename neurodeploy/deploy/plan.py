@@ -62,7 +62,7 @@ def make_plan(
     target = target_of(name, deployment.own_chip)
     program = deployment.program
     if target.name != program.target:
-        own = deployment.own_chip or load_target(program.target)
+        own = deployment.load_target()
         kinds = [known.name for known in own.chip.devices]
         raise ConfigError(
             f"{name} has a {target.name}; the program is for {program.target}.",
