@@ -1,5 +1,6 @@
 """Images as events: rate and latency codes."""
 
+from math import isfinite
 from typing import Literal
 
 import numpy as np
@@ -32,15 +33,15 @@ def rate_encode(
             exceed 1). ``"poisson"``: a Poisson count per pixel and step.
 
     Raises:
-        EventError: image not ``[C, H, W]`` in 0..1, or a Bernoulli probability above 1.
+        EventError: image not ``[C, H, W]`` in 0..1, a duration or rate below 0, or a Bernoulli probability above 1.
     """
     values = _checked_image(image)
     steps = count_steps(duration_us, dt_us)
     expected = values * (max_rate_hz * dt_us * 1e-6)
-    if max_rate_hz < 0 or process not in ("bernoulli", "poisson"):
+    if not (isfinite(max_rate_hz) and max_rate_hz >= 0) or process not in ("bernoulli", "poisson"):
         raise EventError(
             f"rate_encode: max_rate_hz = {max_rate_hz}, process = {process!r}.",
-            remedy="give a rate of at least 0 and process 'bernoulli' or 'poisson'.",
+            remedy="give a finite rate of at least 0 and process 'bernoulli' or 'poisson'.",
             code="encode-argument",
         )
     if process == "poisson":

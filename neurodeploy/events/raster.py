@@ -58,6 +58,12 @@ def dataset_to_raster(
     ``n_time_steps`` is by default enough for ``dataset.duration_us``, so every batch has the same length.
     """
     chosen = np.asarray(indices, np.int64)
+    if chosen.size and not 0 <= int(chosen.min()) <= int(chosen.max()) < len(dataset):
+        raise EventError(
+            f"{dataset.source} holds {len(dataset)} recordings; indices span {chosen.min()}..{chosen.max()}.",
+            remedy=f"use indices in 0..{len(dataset) - 1}.",
+            code="raster-index",
+        )
     steps = count_steps(dataset.duration_us, dt_us) if n_time_steps is None else n_time_steps
     parts = [slice(int(dataset.offsets[i]), int(dataset.offsets[i + 1])) for i in chosen]
     t, x, y, p = (
@@ -110,13 +116,23 @@ def raster_to_events(raster: ArrayLike, *, dt_us: int) -> EventArray:
 
 
 def count_steps(duration_us: int, dt_us: int) -> int:
-    """Time steps of ``dt_us`` that cover ``duration_us``, rounded up."""
+    """Time steps of ``dt_us`` that cover ``duration_us``, rounded up.
+
+    Raises:
+        EventError: a negative duration, or a time step that is not a whole number of microseconds.
+    """
     _check_dt(dt_us)
+    if not duration_us >= 0:
+        raise EventError(
+            f"duration_us = {duration_us}: a recording cannot last less than 0 us.",
+            remedy="give the length of the recording in microseconds.",
+            code="raster-duration",
+        )
     return -(-int(duration_us) // int(dt_us))
 
 
 def _check_dt(dt_us: int) -> None:
-    if int(dt_us) != dt_us or dt_us < 1:
+    if not dt_us >= 1 or int(dt_us) != dt_us:
         raise EventError(
             f"dt_us = {dt_us}: a time step is a whole number of microseconds, at least 1.",
             remedy="give e.g. dt_us=10000 for 10 ms.",

@@ -112,3 +112,30 @@ def test_encoders_refuse_what_is_no_image(bad):
         latency_encode(bad, duration_us=10, dt_us=1)
     with pytest.raises(EventError):
         rate_encode(bad, duration_us=10, dt_us=1, rng=np.random.default_rng(0), max_rate_hz=1.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"duration_us": -5000}, "raster-duration"),
+        ({"dt_us": float("nan")}, "raster-dt"),
+        ({"dt_us": 0.5}, "raster-dt"),
+        ({"max_rate_hz": float("nan")}, "encode-argument"),
+        ({"max_rate_hz": float("inf"), "process": "poisson"}, "encode-argument"),
+        ({"max_rate_hz": -1.0}, "encode-argument"),
+    ],
+)
+def test_rate_encoder_refuses_impossible_times_and_rates(changes, code):
+    options = {"duration_us": 5000, "dt_us": 1000, "max_rate_hz": 10.0, "rng": np.random.default_rng(0)} | changes
+    with pytest.raises(EventError) as error:
+        rate_encode(np.ones((1, 2, 2)), **options)
+    assert error.value.code == code
+
+
+@pytest.mark.parametrize("index", [-1, 2])
+def test_batch_refuses_recordings_that_are_not_there(index):
+    events = make_events([1, 2], [0, 1], [0, 1], [0, 0])
+    dataset = EventDataset.from_recordings([events, events], np.arange(2), sensor_size=(1, 2, 2))
+    assert dataset_to_raster(dataset, [0, 1], dt_us=1).sum() == 4
+    with pytest.raises(EventError, match="holds 2 recordings"):
+        dataset_to_raster(dataset, [0, index], dt_us=1)

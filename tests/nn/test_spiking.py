@@ -3,6 +3,7 @@
 import copy
 import io
 import math
+import time
 
 import pytest
 import torch
@@ -195,6 +196,26 @@ def test_saved_bytes_follow_the_formula() -> None:
             nn.IAF(memory=memory)(x)  # type: ignore[arg-type]
         assert sum(saved.values()) == pytest.approx(4 * elements, rel=0.1)
         assert sum(saved.values()) >= 4 * elements
+
+
+def test_time_grows_linearly_with_the_recording() -> None:
+    """Twice the steps take at most 2.3 times as long: the scan is linear, where a double sum over time would be not."""
+    torch.set_num_threads(1)
+    layer = nn.LIF(20.0, threshold=0.2)
+
+    def seconds(steps: int) -> float:
+        x = torch.rand(1, steps, 512, requires_grad=True)
+        best = math.inf
+        for _ in range(15):
+            began = time.perf_counter()
+            layer(x).sum().backward()
+            best = min(best, time.perf_counter() - began)
+        return best
+
+    lengths = [500, 1000, 2000, 4000]
+    rounds = [[seconds(steps) for steps in lengths] for _ in range(3)]
+    times = [min(column) for column in zip(*rounds, strict=True)]
+    assert times[-1] / times[0] <= 2.3**3
 
 
 @pytest.mark.parametrize(
