@@ -135,7 +135,7 @@ def compile(
         v_min: lower bound of the potential. None: the network's own, and none where the network has none;
             ``"-threshold"``; ``"lowest"``: the lowest number of the chip's state word; a number in the network's units.
         layer2core_map: ``"auto"`` finds a placement whenever one exists; or core numbers, one per layer in network
-            order; or a mapping from layer name to core.
+            order; or a mapping from layer name, or name of a part such as ``conv2[0:32]``, to core.
         split: ``"auto"`` splits a layer by its output features over two cores where there is no placement otherwise,
             and says so in ``notes``; ``"never"`` refuses the network instead.
         monitor_layers: layers whose spikes the host sees; by default the output layers.

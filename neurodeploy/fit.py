@@ -19,6 +19,7 @@ class Fit:
         layers: the layers concerned; empty for the whole network.
         need, limit: what the network needs or has, and what the chip offers, in a few words.
         remedy: what the user can do.
+        on_several_cores: the layers that fit only split over several cores.
     """
 
     target: str
@@ -28,12 +29,13 @@ class Fit:
     need: str = ""
     limit: str = ""
     remedy: str = ""
+    on_several_cores: tuple[str, ...] = ()
 
 
 def fit(graph: Graph, target: Target) -> Fit:
     """Whether ``graph`` can be compiled for ``target``, and if not, what limits it first."""
     try:
-        compile(graph, target=target)
+        program = compile(graph, target=target).program
     except MappingError as error:
         return Fit(target.name, False, error.code, error.layers, error.need, error.limit, error.remedy)
     except NeurodeployError as error:
@@ -42,4 +44,6 @@ def fit(graph: Graph, target: Target) -> Fit:
                 layers = (found.layer,) if found.layer else ()
                 return Fit(target.name, False, found.rule.code, layers, found.value, found.limit, found.remedy)
         return Fit(target.name, False, error.code, (), error.message, "", error.remedy)
-    return Fit(target.name, True)
+    # A layer that is whole is its own part.
+    split = tuple(name for name in program.layers if name not in program.parts)
+    return Fit(target.name, True, on_several_cores=split)

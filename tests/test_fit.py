@@ -7,6 +7,12 @@ from neurodeploy.target import load_target
 from tests.targets.networks import GESTURE, GESTURE_INPUT, MNIST, MNIST_INPUT, as_float, chain
 
 
+def test_a_layer_that_is_split_is_named():
+    graph = as_float(chain((2, 34, 34), [(32, 3, 1, 0, 1), (64, 3, 1, 1, 1)]))
+    found = fit(graph, load_target("speck2f"))
+    assert (found.fits, found.on_several_cores) == (True, ("conv1",))
+
+
 @pytest.mark.parametrize(
     ("network", "target", "code", "need", "limit"),
     [

@@ -10,7 +10,7 @@ from pydantic import Field
 from neurodeploy.cli.output import say, table
 from neurodeploy.cli.verb import Options, verb
 from neurodeploy.errors import ConfigError
-from neurodeploy.fit import fit
+from neurodeploy.fit import Fit, fit
 from neurodeploy.graph.load import load
 from neurodeploy.target import load_target, target_names
 
@@ -68,12 +68,15 @@ def _fit(options: TargetsOptions) -> dict[str, Any]:
     table(
         f"Where {options.network} fits",
         ("target", "fits", "limited by", "layer", "needs", "limit"),
-        [
-            (one.target, "yes" if one.fits else "no", one.code, ", ".join(one.layers), one.need, one.limit)
-            for one in fits
-        ],
+        [(one.target, _answer(one), one.code, ", ".join(one.layers), one.need, one.limit) for one in fits],
     )
     for one in fits:
         if not one.fits:
             say(f"{one.target}: {one.remedy}")
     return {"network": str(options.network), "targets": [asdict(one) for one in fits]}
+
+
+def _answer(one: Fit) -> str:
+    if one.on_several_cores:
+        return f"yes, with {', '.join(one.on_several_cores)} split over several cores"
+    return "yes" if one.fits else "no"

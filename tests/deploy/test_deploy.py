@@ -20,6 +20,8 @@ from neurodeploy.target import TARGETS, load_target
 from neurodeploy.targets.dynapcnn.samna_adapter import SamnaVendor
 from tests.cli.conftest import chain, neuron, weights
 from tests.deploy.fake_samna import Board, DvsEvent, Spike, fake_samna
+from tests.targets.networks import as_float
+from tests.targets.test_split import LARGE, random_events
 
 KIT = "speck2fdevkit:0"
 
@@ -233,3 +235,15 @@ def test_a_chip_of_ones_own_has_kits_of_its_own(samna, small_graph, recordings, 
     without = nd.compile(small_graph, target=tmp_path / "mine.yaml")
     with pytest.raises(ConfigError, match=r"has a speck2f; the program is for mine.*no kit has a mine"):
         make_plan(without, KIT, recordings[0][0])
+
+
+def test_a_split_layer_is_one_layer_in_the_recording(samna, board, tmp_path):
+    deployment = nd.compile(as_float(LARGE), monitor_layers=["conv1", "conv2"])
+    events = random_events(np.random.default_rng(0), (2, 34, 34), 12)
+    deployed = deploy(deployment, KIT, events, tmp_path / "out")
+    expected = deployment.emulate(events, record=["conv1", "conv2"]).spikes
+    assert set(expected["c"][expected["layer"] == 1] // 32) == {0, 1}  # both parts fired
+    later = sorted((i, t + 7, c, y, x) for i, t, c, y, x in expected.tolist())
+    assert sorted(deployed.recorded.spikes.tolist()) == later
+    assert deployed.recorded.monitored == ("conv1", "conv2")
+    assert nd.compare_with_chip(deployment, deployed.recorded, events).equal_share == 1
