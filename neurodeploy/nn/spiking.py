@@ -66,8 +66,8 @@ class SpikingLayer(torch.nn.Module):
         if layout not in ("BT", "TB"):
             raise KernelError(f"layout is {layout!r}.", remedy="choose 'BT' or 'TB'.", code="layer-layout")
         for name, value in (("batch_size", batch_size), ("num_timesteps", num_timesteps)):
-            if value is not None and value < 1:
-                raise KernelError(f"{name} is {value}.", remedy="give a whole number above 0.", code="layer-fold")
+            if value is not None and not (isinstance(value, int) and value >= 1):
+                raise KernelError(f"{name} is {value!r}.", remedy="give a whole number above 0.", code="layer-fold")
         self.batch_size = batch_size
         self.num_timesteps = num_timesteps
         self.layout = layout

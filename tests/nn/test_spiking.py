@@ -233,6 +233,8 @@ def test_time_grows_linearly_with_the_recording() -> None:
         (lambda: nn.IAF(surrogate=abs), "neuron-surrogate"),  # type: ignore[arg-type]
         (lambda: nn.IAF(layout="NT"), "layer-layout"),  # type: ignore[arg-type]
         (lambda: nn.IAF(num_timesteps=0), "layer-fold"),
+        (lambda: nn.IAF(num_timesteps=2.5), "layer-fold"),  # type: ignore[arg-type]
+        (lambda: nn.IAF(batch_size="3"), "layer-fold"),  # type: ignore[arg-type]
         (lambda: nn.IAF(algorithm="none-such"), "unknown-algorithm"),
         (lambda: nn.Box(grad_width=0.0), "surrogate-width"),
         (lambda: nn.Sigmoid(grad_scale=math.nan), "surrogate-scale"),
