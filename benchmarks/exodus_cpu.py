@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from neurodeploy import files, nn
+from neurodeploy.kernel import Memory
 
 SHAPES = ((16, 500, 512), (16, 500, 4096))
 TAU = 20.0
@@ -71,7 +72,7 @@ def transposed(run: Run) -> Run:
     return wrapped
 
 
-def ours(memory: str, surrogate: nn.Surrogate) -> Callable[[torch.Tensor, torch.Tensor], Run]:
+def ours(memory: Memory, surrogate: nn.Surrogate) -> Callable[[torch.Tensor, torch.Tensor], Run]:
     def build(x: torch.Tensor, weights: torch.Tensor) -> Run:
         layer = nn.LIF(
             TAU,
@@ -79,7 +80,7 @@ def ours(memory: str, surrogate: nn.Surrogate) -> Callable[[torch.Tensor, torch.
             spikes="single",
             threshold=THRESHOLD,
             surrogate=surrogate,
-            memory=memory,  # type: ignore[arg-type]
+            memory=memory,
         )
         return step_gradient(layer, x, weights)
 

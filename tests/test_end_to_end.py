@@ -13,7 +13,7 @@ from neurodeploy.errors import ConfigError, EmulationError, ProgramError, Valida
 from neurodeploy.events.array import make_events
 from neurodeploy.events.dataset import EventDataset, load_npz
 from neurodeploy.events.encode import rate_encode
-from tests.shared_data import SHARED, needs_shared
+from tests.shared_data import MEASURED_ON_CHIP, SHARED, needs_shared
 
 REFERENCE = SHARED / "speck-reference"
 NMNIST = SHARED / "nmnist-small" / "nmnist_test.npz"
@@ -24,26 +24,15 @@ def nmnist() -> EventDataset:
     return load_npz(NMNIST, sensor_size=(2, 34, 34))
 
 
-# Digit -> row of its recording, spikes measured on the chip, spikes emulated, sum of absolute differences per neuron,
-# share of neurons with equal counts (README of the reference data).
-MEASURED = {
-    0: (3, 13446, 13458, 170, 0.9595),
-    1: (2, 3590, 3590, 0, 1.0),
-    2: (1, 12137, 12170, 169, 0.9600),
-    3: (18, 15043, 15045, 166, 0.9604),
-    4: (4, 7268, 7261, 33, 0.9919),
-}
-
-
 @needs_shared
-@pytest.mark.parametrize("digit", MEASURED)
+@pytest.mark.parametrize("digit", MEASURED_ON_CHIP)
 def test_spike_counts_measured_on_a_speck2f(digit: int, nmnist: EventDataset) -> None:
-    row, on_chip, emulated, difference, equal = MEASURED[digit]
+    row, n_events, on_chip, emulated, difference, equal = MEASURED_ON_CHIP[digit]
     measured = np.load(REFERENCE / "speck_activity_digits0to4.npy")[digit].astype(np.int64)
     deployment = nd.compile(nd.load(REFERENCE / "cnn_sinabs.nir"), target="speck2f", v_min="-threshold")
     events, label = nmnist[row]
     counts = deployment.emulate(events).counts("0").astype(np.int64)
-    assert label == digit
+    assert (label, len(events)) == (digit, n_events)
     assert (measured.sum(), counts.sum()) == (on_chip, emulated)
     assert np.abs(counts - measured).sum() == difference
     assert np.mean(counts == measured) == pytest.approx(equal, abs=5e-5)

@@ -1,26 +1,21 @@
 """``neurodeploy deploy``."""
 
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 import neurodeploy as nd
 from neurodeploy.cli.output import say, table
-from neurodeploy.cli.recordings import one_recording
-from neurodeploy.cli.verb import Options, verb, write_resolved
+from neurodeploy.cli.recordings import RecordingOptions, one_recording
+from neurodeploy.cli.verb import verb, write_resolved
 from neurodeploy.deploy.deploy import STATUS, deploy
 from neurodeploy.deploy.plan import Plan, make_plan
 
 
-class DeployOptions(Options):
-    """Options of ``neurodeploy deploy``."""
+class DeployOptions(RecordingOptions):
+    """Options of ``neurodeploy deploy``. The results go into the run folder."""
 
-    run: Path = Field(description="a folder written by 'neurodeploy compile'; the results go there, too.")
     device: str = Field(description="the kit, name:index, e.g. speck2fdevkit:0; 'neurodeploy devices' lists them.")
-    events: Path = Field(description="recording: any file 'neurodeploy data' reads, or a data set with --index.")
-    index: int | None = Field(None, ge=0, description="which recording of a data set.")
-    slow_clock_hz: float | None = Field(None, gt=0, description="rate of the slow clock, for networks with biases.")
     power_hz: float = Field(100.0, gt=0, le=100, description="power readings per second and rail.")
     flash: bool = Field(False, description="also write flash.bin, the image for booting without a host.")
     dry_run: bool = Field(False, description="check everything that needs no vendor package, print the plan, and stop.")
@@ -30,9 +25,9 @@ class DeployOptions(Options):
 def command(options: DeployOptions) -> dict[str, Any]:
     """Run one recording on a dev kit and keep what came back.
 
-    Writes device.json, events_hw.npz, power.csv and the vendor's own configuration file. Needs the vendor's library
-    (exit code 3 without it), except for --dry-run. Not loaded by the vendor tool yet: the adapter is written from
-    public documentation and tested against a substitute.
+    Writes device.json, events_hw.npz, power.csv and the vendor's own configuration file into RUN. Needs the vendor's
+    library (exit code 3 without it), except for --dry-run. Not loaded by the vendor tool yet: the adapter is written
+    from public documentation and tested against a substitute.
     """
     deployment = nd.open(options.run)
     events, _, until_us = one_recording(options.events, options.index, deployment.program.input_shape)

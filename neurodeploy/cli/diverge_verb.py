@@ -7,20 +7,17 @@ from pydantic import Field
 
 import neurodeploy as nd
 from neurodeploy.cli.output import say
-from neurodeploy.cli.recordings import one_recording
-from neurodeploy.cli.verb import Options, verb
+from neurodeploy.cli.recordings import RecordingOptions, one_recording
+from neurodeploy.cli.verb import verb
 from neurodeploy.errors import ConfigError
 from neurodeploy.events.dataset import read_npz
 from neurodeploy.target import SpikeArray
 from neurodeploy.validation.divergence import ComparedRun
 
 
-class DivergeOptions(Options):
+class DivergeOptions(RecordingOptions):
     """Options of ``neurodeploy diverge``."""
 
-    run: Path = Field(description="a folder written by 'neurodeploy compile'.")
-    events: Path = Field(description="recording: .npz (one recording, or a data set with --index) or N-MNIST .bin.")
-    index: int | None = Field(None, ge=0, description="which recording of a data set.")
     a: ComparedRun = Field("float", description="the first run.")
     b: ComparedRun = Field("event_driven", description="the second run.")
     dt_us: int = Field(1000, gt=0, description="length of a time step, in microseconds.")
@@ -30,9 +27,6 @@ class DivergeOptions(Options):
     )
     tolerance_us: int = Field(
         0, ge=0, description="spikes of event_driven and recorded this far apart count as the same."
-    )
-    slow_clock_hz: float | None = Field(
-        None, gt=0, description="ticks per second of the slow clock, for networks with biases."
     )
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 import neurodeploy
 from neurodeploy.cli.output import say, table
 from neurodeploy.cli.verb import Options, verb
-from neurodeploy.target import target_names
+from neurodeploy.target import load_target, target_names
 
 #: distribution -> what it is for; None of them is needed to compile and emulate.
 OPTIONAL = {
@@ -32,8 +32,6 @@ class DoctorOptions(Options):
 @verb(DoctorOptions)
 def command(options: DoctorOptions) -> dict[str, Any]:
     """Show versions, optional packages and what this machine can run."""
-    from neurodeploy.target import load_target
-
     names = target_names() if options.target is None else [load_target(options.target).name]
     packages = {name: _version(name) for name in OPTIONAL}
     result = {

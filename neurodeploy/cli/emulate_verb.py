@@ -8,20 +8,14 @@ from pydantic import Field
 
 import neurodeploy as nd
 from neurodeploy.cli.output import say, table
-from neurodeploy.cli.recordings import one_recording
-from neurodeploy.cli.verb import Options, verb
+from neurodeploy.cli.recordings import RecordingOptions, one_recording
+from neurodeploy.cli.verb import verb
 from neurodeploy.events.dataset import write_npz
 
 
-class EmulateOptions(Options):
+class EmulateOptions(RecordingOptions):
     """Options of ``neurodeploy emulate``."""
 
-    run: Path = Field(description="a folder written by 'neurodeploy compile'.")
-    events: Path = Field(description="recording (any format of 'neurodeploy data'), or a data set (.npz) with --index.")
-    index: int | None = Field(None, ge=0, description="which recording of a data set.")
-    slow_clock_hz: float | None = Field(
-        None, gt=0, description="ticks per second of the slow clock, for networks with biases."
-    )
     out: Path | None = Field(
         None, description="write the spikes of all layers to this .npz.", json_schema_extra={"short": "-o"}
     )

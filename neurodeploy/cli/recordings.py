@@ -1,13 +1,27 @@
-"""Recordings named on the command line."""
+"""A recording named on the command line, and the options of the verbs that run one."""
 
 from pathlib import Path
 
+from pydantic import Field
+
+from neurodeploy.cli.verb import Options
 from neurodeploy.errors import ConfigError
 from neurodeploy.events.array import EventArray
 from neurodeploy.events.dataset import load_npz
 from neurodeploy.events.formats import read_events
 
 Shape = tuple[int, int, int]
+
+
+class RecordingOptions(Options):
+    """A compiled network, and one recording for it."""
+
+    run: Path = Field(description="a folder written by 'neurodeploy compile'.")
+    events: Path = Field(description="recording (any format of 'neurodeploy data'), or a data set (.npz) with --index.")
+    index: int | None = Field(None, ge=0, description="which recording of a data set.")
+    slow_clock_hz: float | None = Field(
+        None, gt=0, description="ticks per second of the slow clock, for networks with biases."
+    )
 
 
 def one_recording(path: Path, index: int | None, input_shape: Shape) -> tuple[EventArray, int | None, int | None]:

@@ -158,10 +158,10 @@ class GraphModule(torch.nn.Module):
         folded = x.flatten(0, 1)
         match node:
             case Conv2d():
-                weight, bias = self._own(name, "weight", x), self._own(name, "bias", x)
+                weight, bias = self._own(name, "weight", x), self._bias(name, x)
                 result = F.conv2d(folded, weight, bias, node.stride, node.padding, node.dilation, node.groups)
             case Linear():
-                result = F.linear(folded, self._own(name, "weight", x), self._own(name, "bias", x))
+                result = F.linear(folded, self._own(name, "weight", x), self._bias(name, x))
             case BatchNorm2d():
                 mean, variance = self._own(name, "mean", x), self._own(name, "variance", x)
                 scale, shift = self._own(name, "scale", x), self._own(name, "shift", x)
@@ -177,8 +177,12 @@ class GraphModule(torch.nn.Module):
         return result.reshape(*x.shape[:2], *result.shape[1:])
 
     def _own(self, name: str, field: str, like: torch.Tensor) -> torch.Tensor:
-        value = getattr(self, f"{self._keys[name]}_{field}", None)
-        return None if value is None else value.to(like)  # type: ignore[return-value]
+        value: torch.Tensor = getattr(self, f"{self._keys[name]}_{field}")
+        return value.to(like)
+
+    def _bias(self, name: str, like: torch.Tensor) -> torch.Tensor | None:
+        has_one = getattr(self.graph.nodes[name], "bias", None) is not None
+        return self._own(name, "bias", like) if has_one else None
 
     def _is_exact(self, name: str, node: Conv2d | Linear, x: torch.Tensor) -> bool:
         """Whether no sum of the layer, and no potential of its neurons, can leave the exact integers of the type."""

@@ -1,5 +1,6 @@
 """How much a network spikes and computes while it runs."""
 
+from collections.abc import Callable
 from types import TracebackType
 
 import torch
@@ -46,7 +47,7 @@ class Activity:
         self.spikes.clear()
         self.neuron_steps.clear()
 
-    def _after_neurons(self, name: str):  # type: ignore[no-untyped-def]
+    def _after_neurons(self, name: str) -> Callable[[torch.nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
         def hook(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
             self._events = output.sum()
             self.spikes[name] = self._events.detach()

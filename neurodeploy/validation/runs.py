@@ -18,6 +18,9 @@ from neurodeploy.target import Execution
 #: Called with (recordings done, recordings in all) while a run is under way.
 Progress = Callable[[int, int], None]
 
+#: Rasters that a time-stepped run holds in memory at a time.
+RECORDINGS_AT_ONCE = 16
+
 #: Upper edges of the bins of a layer's histogram of spikes per neuron and recording; the last bin is open.
 HISTOGRAM_EDGES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
@@ -131,7 +134,6 @@ def time_stepped_run(
     neurons: Mapping[str, str],
     *,
     dt_us: int,
-    batch_size: int = 16,
     progress: Progress = lambda done, total: None,
 ) -> Run:
     """Every recording binned to steps of ``dt_us`` and run through ``graph``, float or integer.
@@ -141,7 +143,6 @@ def time_stepped_run(
         dataset: the recordings.
         neurons: layer name -> name of its neuron node; the last one is the output.
         dt_us: length of a time step in microseconds.
-        batch_size: recordings per batch; results do not depend on it.
         progress: called after each batch.
 
     Raises:
@@ -162,8 +163,8 @@ def time_stepped_run(
     output: list[NDArray[np.int64]] = []
     start = time.perf_counter()
     with torch.inference_mode():
-        for first in range(0, len(dataset), batch_size):
-            indices = range(first, min(first + batch_size, len(dataset)))
+        for first in range(0, len(dataset), RECORDINGS_AT_ONCE):
+            indices = range(first, min(first + RECORDINGS_AT_ONCE, len(dataset)))
             try:
                 raster = dataset_to_raster(dataset, indices, dt_us=dt_us, dtype=np.float32)
             except MemoryError as error:

@@ -4,7 +4,7 @@ Why these runs and in this order: ``README.md`` in this folder.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -89,7 +89,7 @@ class Waterfall:
         """JSON-ready data."""
         return {
             "recordings": len(self.labels),
-            "bars": [{**bar.__dict__, "description": BARS[bar.cause]} for bar in self.bars],
+            "bars": [{**asdict(bar), "description": BARS[bar.cause]} for bar in self.bars],
             "points": self.points,
         }
 

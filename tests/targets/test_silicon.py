@@ -7,25 +7,16 @@ import neurodeploy as nd
 from neurodeploy.events import load_npz
 from neurodeploy.targets.dynapcnn.emulator import Emulator
 from neurodeploy.targets.dynapcnn.specification import Specification
-from tests.shared_data import SHARED, needs_shared
+from tests.shared_data import MEASURED_ON_CHIP, SHARED, needs_shared
 from tests.targets.programs import core, program
-
-#: digit -> (recording of the test set, events, spikes on the chip, spikes emulated, sum of absolute differences).
-TABLE = {
-    0: (3, 5293, 13446, 13458, 170),
-    1: (2, 1665, 3590, 3590, 0),
-    2: (1, 4840, 12137, 12170, 169),
-    3: (18, 6144, 15043, 15045, 166),
-    4: (4, 3150, 7268, 7261, 33),
-}
 
 
 @needs_shared
-@pytest.mark.parametrize("digit", TABLE)
+@pytest.mark.parametrize("digit", MEASURED_ON_CHIP)
 def test_first_layer_equals_the_chip_as_published(digit: int) -> None:
     import nir
 
-    recording, n_events, chip_spikes, emulated_spikes, difference = TABLE[digit]
+    recording, n_events, chip_spikes, emulated_spikes, difference, _ = MEASURED_ON_CHIP[digit]
     node = nir.read(str(SHARED / "speck-reference" / "cnn_sinabs.nir")).nodes["0"]
     # The scale of the measured configuration: the most negative weight reaches -128, v_min = -threshold.
     scale = 128 / np.abs(node.weight.min())
