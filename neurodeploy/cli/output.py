@@ -1,5 +1,6 @@
 """What verbs print: tables and lines for people, nothing but the result with ``--json``."""
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,9 @@ from rich.text import Text
 _console = Console(highlight=False)
 if not _console.is_terminal:
     _console = Console(highlight=False, width=140)  # a file or a pipe has no width of its own
+
+#: A cell that is a number, a range or a share of numbers, or empty.
+_NUMBER = re.compile(r"([-+]?\d[-+\d.,e]*%?)?")
 
 
 @contextmanager
@@ -34,7 +38,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     cells = [[_cell(value) for value in row] for row in rows]
     drawn = Table(title=title, title_justify="left", header_style="bold", title_style="bold")
     for index, column in enumerate(columns):
-        numeric = bool(cells) and all(row[index][:1].isdigit() or row[index][:1] in ("-", "") for row in cells)
+        numeric = bool(cells) and all(_NUMBER.fullmatch(row[index]) for row in cells)
         drawn.add_column(column, justify="right" if numeric else "left")
     for row in cells:
         drawn.add_row(*map(Text, row))

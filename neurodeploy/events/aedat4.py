@@ -33,7 +33,7 @@ def read_aedat4(file: EventFile) -> Iterator[EventArray]:
     if importlib.util.find_spec("aedat") is None:
         raise file.unsupported(
             "AEDAT 4 is read by the package aedat, which is not installed",
-            "install it: pip install 'neurodeploy-toolchain[aedat]'.",
+            "install it: pip install aedat.",
         )
     # -P: the decoder's folder stays out of the module search path, where its neighbours would hide standard modules.
     command = [sys.executable, "-P", str(_DECODER), str(file.path.resolve())]

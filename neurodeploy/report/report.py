@@ -85,6 +85,7 @@ def _cores(deployment: Deployment) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"core": core["core"], "layer": layer["name"] if layer else None}
         for kind in ("kernel", "neuron", "bias"):
             row[kind] = f"{needs[kind]:,} of {core['capacities'][kind]:,}"
+        for kind in ("kernel", "neuron"):
             row[f"{kind}_svg"] = Markup(charts.meter(needs[kind], core["capacities"][kind]))
         rows.append(row)
     return rows
