@@ -1,4 +1,4 @@
-"""The contract of ``kernels/``: one folder is one training algorithm for spiking layers.
+"""The contract of ``kernels/``: one folder with a ``cpu.cpp`` is one training algorithm for spiking layers.
 
 Arrays are ``[B, T, N]`` and contiguous (``[T, B, N]`` with ``time_major``): B samples, T time steps, N neurons, all
 independent. The state is ``[B, N]``, the potential after the last step. ``neuron.py`` defines the step.
@@ -19,6 +19,7 @@ import torch
 
 from neurodeploy import surrogate as surrogates
 from neurodeploy.errors import KernelError
+from neurodeploy.extension import native as _native
 from neurodeploy.neuron import Reset, Spikes, VMinPosition
 
 Memory = Literal["store", "recompute"]
@@ -216,16 +217,20 @@ class Kernel(Protocol):
 
 
 def names() -> list[str]:
-    """Names of the algorithms found: the packages in ``kernels/``."""
+    """Names of the neuron algorithms found: the packages in ``kernels/`` that compile one (``cpu.cpp``).
+
+    The compiled module has a submodule of their name. A package without one works over any of them.
+    """
     folder = Path(__file__).parent / "kernels"
-    return sorted(path.parent.name for path in folder.glob("*/__init__.py"))
+    packages = (path.parent.name for path in folder.glob("*/__init__.py"))
+    return sorted(name for name in packages if hasattr(_native, name))
 
 
 def load(name: str) -> Kernel:
     """Import the algorithm ``name``.
 
     Raises:
-        KernelError: there is no such folder in ``kernels/``.
+        KernelError: there is no such algorithm in ``kernels/``.
     """
     known = names()
     if name not in known:

@@ -349,6 +349,7 @@ def test_backward_refuses_what_does_not_belong_to_the_forward_pass(algorithm: Ke
 
 def test_folders_are_found_and_unknown_names_refused() -> None:
     assert "exodus" in KERNELS
+    assert "layer" not in KERNELS  # a submodule of the compiled module without a folder
     with pytest.raises(KernelError, match=r"choose one of .*exodus") as caught:
         kernel.load("no-such-algorithm")
     assert caught.value.code == "unknown-algorithm"
