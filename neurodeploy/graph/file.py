@@ -34,6 +34,7 @@ _KINDS: dict[str, type[Node]] = {
         kinds.AvgPool2d,
         kinds.Flatten,
         kinds.Add,
+        kinds.Concat,
         kinds.Neuron,
     )
 }

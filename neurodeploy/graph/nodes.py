@@ -289,6 +289,24 @@ class Add(Node):
 
 
 @dataclass(frozen=True, eq=False)
+class Concat(Node):
+    """Inputs one after the other along the channels (the first axis), in the order of the edges into the node."""
+
+    kind: ClassVar[str] = "Concat"
+
+    def output_shape(self, name: str, inputs: Sequence[Shape]) -> Shape:
+        """``(sum of C, H, W)``, or ``(sum of N,)``."""
+        if len(inputs) < 2 or len({shape[1:] for shape in inputs}) != 1:
+            raise GraphError(
+                f"{name}: a Concat takes two or more inputs whose maps have one height and width, it receives "
+                f"{list(inputs)}.",
+                remedy="make the branches produce maps of one size; only the numbers of channels may differ.",
+                code="shape",
+            )
+        return (sum(shape[0] for shape in inputs), *inputs[0][1:])
+
+
+@dataclass(frozen=True, eq=False)
 class Neuron(Node):
     """A layer of integrate-and-fire neurons; the step is defined in ``neurodeploy.neuron``.
 

@@ -11,6 +11,7 @@ from neurodeploy.graph.nodes import (
     Array,
     AvgPool2d,
     BatchNorm2d,
+    Concat,
     Conv2d,
     Flatten,
     Input,
@@ -155,6 +156,8 @@ class GraphModule(torch.nn.Module):
             return x
         if isinstance(node, Add):
             return torch.stack(inputs).sum(0)
+        if isinstance(node, Concat):
+            return torch.cat(inputs, 2)
         folded = x.flatten(0, 1)
         match node:
             case Conv2d():

@@ -11,7 +11,7 @@ from neurodeploy.errors import ProgramError, QuantizeError
 from neurodeploy.files import read_json, write_json
 from neurodeploy.graph.file import load_graph, save_graph
 from neurodeploy.graph.graph import Graph, Pass
-from neurodeploy.graph.nodes import Add, Conv2d, Input, Linear, Neuron, Node, Output, SumPool2d
+from neurodeploy.graph.nodes import Add, Concat, Conv2d, Input, Linear, Neuron, Node, Output, SumPool2d
 from neurodeploy.quantize.folding import fold_average_pool, fold_batch_norm, fold_input_gain
 from neurodeploy.quantize.layer import LayerQuantization, QuantizationSpec, quantize_layer
 from neurodeploy.quantize.linear_to_conv import linear_to_conv
@@ -31,7 +31,7 @@ class Quantized:
 
     Attributes:
         graph: Input, Conv2d (integer weight ``[out, in, ky, kx]`` and bias ``[out]`` or None), Neuron (integer
-            ``threshold`` and ``v_min``, scalars), SumPool2d, Add and Output; all shapes are ``(C, H, W)``.
+            ``threshold`` and ``v_min``, scalars), SumPool2d, Add, Concat and Output; all shapes are ``(C, H, W)``.
         layers: weight layer -> what rounding did to it, in network order.
         spec: the widths.
     """
@@ -181,7 +181,7 @@ def _layers(graph: Graph) -> list[tuple[str, Conv2d, str, Neuron]]:
                     remedy="put a Conv2d or Linear before it, and pooling behind it.",
                     code="no-weights",
                 )
-        elif not isinstance(node, Input | Output | SumPool2d | Add):
+        elif not isinstance(node, Input | Output | SumPool2d | Add | Concat):
             raise QuantizeError(
                 f"{name}: a {node.kind} cannot be expressed in integers.", remedy="remove it.", code="unsupported-node"
             )

@@ -6,7 +6,7 @@ import numpy as np
 
 from neurodeploy.errors import QuantizeError
 from neurodeploy.graph.graph import Graph
-from neurodeploy.graph.nodes import Add, Array, Conv2d, Flatten, Input, Linear, Neuron, Node, Shape
+from neurodeploy.graph.nodes import Add, Array, Concat, Conv2d, Flatten, Input, Linear, Neuron, Node, Shape
 
 
 def linear_to_conv(graph: Graph) -> Graph:
@@ -16,7 +16,8 @@ def linear_to_conv(graph: Graph) -> Graph:
     ``1 x 1`` convolution; both produce ``(out, 1, 1)``. An Input of shape ``(N,)`` becomes ``(N, 1, 1)``.
 
     Raises:
-        QuantizeError: an Add receives vectors that were flattened from different maps.
+        QuantizeError: an Add receives vectors that were flattened from different maps, a Concat from maps of
+            different size.
     """
     maps: dict[str, Shape] = {}
     nodes: dict[str, Node] = {}
@@ -44,6 +45,15 @@ def linear_to_conv(graph: Graph) -> Graph:
                 remedy="add maps of one shape before flattening.",
                 code="flatten-add",
             )
+        elif isinstance(node, Concat):
+            if len({shape[1:] for shape in incoming}) > 1:
+                raise QuantizeError(
+                    f"{name}: its inputs are vectors of maps of different sizes: {', '.join(map(str, incoming))}.",
+                    remedy="put a layer on each branch that makes maps of one size, or join before flattening.",
+                    code="flatten-concat",
+                )
+            # Channel is the slowest axis of a flattened map: maps joined by channel flatten to the joined vectors.
+            maps[name] = (sum(shape[0] for shape in incoming), *incoming[0][1:])
         elif isinstance(node, Neuron):
             node = _reshaped(node, maps[name])
         elif len(shape := graph.shapes[name]) == 3:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurodeploy.graph.graph import Graph
-from neurodeploy.graph.nodes import Add, Conv2d, Input, Neuron, SumPool2d
+from neurodeploy.graph.nodes import Add, Concat, Conv2d, Input, Neuron, SumPool2d
 from neurodeploy.neuron import Spikes
 
 #: Spikes of one layer, or the recording: fields ``order`` (place in the run), ``t`` (us), ``c``, ``y``, ``x``.
@@ -93,7 +93,7 @@ def touches(
         until_us: end of the time that is looked at.
 
     Raises:
-        NotSimple: between a source and the layer is something else than sum pooling and addition.
+        NotSimple: between a source and the layer is something else than sum pooling, addition and concatenation.
     """
     conv = graph.nodes[layer]
     if not isinstance(conv, Conv2d):
@@ -101,7 +101,7 @@ def touches(
     _, fy, fx = neuron
     (before,) = graph.predecessors(layer)
     parts: list[tuple[NDArray[np.int64], ...]] = []
-    for source, pools in _paths(graph, before):
+    for source, pools, shift in _paths(graph, before):
         spikes = sent[source]
         spikes = spikes[spikes["t"] < until_us]
         y, x, inside = spikes["y"].copy(), spikes["x"].copy(), np.ones(len(spikes), bool)
@@ -115,21 +115,28 @@ def touches(
         ky = y + conv.padding[0] - conv.stride[0] * fy
         kx = x + conv.padding[1] - conv.stride[1] * fx
         hit = (ky >= 0) & (ky < conv.weight.shape[2]) & (kx >= 0) & (kx < conv.weight.shape[3])
-        parts.append(tuple(a[hit] for a in (spikes["order"], spikes["t"], spikes["c"], ky, kx, inside)))
+        parts.append(tuple(a[hit] for a in (spikes["order"], spikes["t"], spikes["c"] + shift, ky, kx, inside)))
     order, t, c, ky, kx, inside = (np.concatenate(column) for column in zip(*parts, strict=True))
     sequence = np.lexsort((order, t))
     return Touches(t[sequence], np.stack([c, ky, kx], 1)[sequence], inside[sequence].astype(bool))
 
 
-def _paths(graph: Graph, name: str) -> list[tuple[str, tuple[str, ...]]]:
-    """Every way into ``name``: the sending Input or Neuron node, and the poolings passed, first to last."""
+def _paths(graph: Graph, name: str) -> list[tuple[str, tuple[str, ...], int]]:
+    """Every way into ``name``: the sending Input or Neuron node, the poolings passed, first to last, and what is added
+    to the channel.
+    """
     node = graph.nodes[name]
     if isinstance(node, Input | Neuron):
-        return [(name, ())]
-    if not isinstance(node, Add | SumPool2d):
+        return [(name, (), 0)]
+    if not isinstance(node, Add | Concat | SumPool2d):
         raise NotSimple(f"{name} is a {node.kind}")
     own = (name,) if isinstance(node, SumPool2d) else ()
-    return [(source, (*pools, *own)) for before in graph.predecessors(name) for source, pools in _paths(graph, before)]
+    found: list[tuple[str, tuple[str, ...], int]] = []
+    first = 0
+    for before in graph.predecessors(name):
+        found += [(source, (*pools, *own), shift + first) for source, pools, shift in _paths(graph, before)]
+        first += graph.shapes[before][0] if isinstance(node, Concat) else 0
+    return found
 
 
 def run_neuron(

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from neurodeploy.graph.graph import Graph
-from neurodeploy.graph.nodes import Add, Conv2d, Input, Neuron, Output, SumPool2d
+from neurodeploy.graph.nodes import Add, Concat, Conv2d, Input, Neuron, Output, SumPool2d
 from neurodeploy.target import Finding, Rule
 from neurodeploy.targets.dynapcnn.chip import Chip
 from neurodeploy.targets.dynapcnn.layers import CoreLayer
@@ -85,8 +85,10 @@ def broken(scope: Literal["graph", "layer", "network"], subject: Any, chip: Chip
 
 @_constraint("graph", "unsupported-node")
 def only_what_a_core_has(graph: Graph, chip: Chip) -> Breaches:
-    """A network consists of convolutions (or linear layers), neurons, poolings and additions of spikes."""
-    known = (Input, Output, Conv2d, Neuron, SumPool2d, Add)
+    """A network consists of convolutions (or linear layers), neurons, poolings, additions and concatenations of
+    spikes.
+    """
+    known = (Input, Output, Conv2d, Neuron, SumPool2d, Add, Concat)
     for name, node in graph.nodes.items():
         # Exact kinds: an average pooling is a sum pooling to Python, but not to the chip.
         if type(node) not in known:
@@ -142,11 +144,11 @@ def weights_before_neurons(graph: Graph, chip: Chip) -> Breaches:
 
 @_constraint("graph", "pool-before-first-layer")
 def no_pooling_before_the_first_layer(graph: Graph, chip: Chip) -> Breaches:
-    """Spikes are pooled or added on their way from one layer to the next, never between the input and the first
-    layer.
+    """Spikes are pooled, added or concatenated on their way from one layer to the next, never between the input and the
+    first layer.
     """
     for name, node in graph.nodes.items():
-        if isinstance(node, (SumPool2d, Add)):
+        if isinstance(node, (SumPool2d, Add, Concat)):
             before = [other for other in graph.predecessors(name) if isinstance(graph.nodes[other], Input)]
             if before:
                 remedy = (
@@ -157,7 +159,8 @@ def no_pooling_before_the_first_layer(graph: Graph, chip: Chip) -> Breaches:
 
 @_constraint("graph", "pool-after-last-layer")
 def no_pooling_after_the_last_layer(graph: Graph, chip: Chip) -> Breaches:
-    """The output is read from neurons: the host sees the spikes of a core before any pooling or addition."""
+    """The output is read from neurons: the host sees the spikes of a core before any pooling or
+    addition."""
     for name, node in graph.nodes.items():
         if isinstance(node, Output):
             for before in graph.predecessors(name):

@@ -7,7 +7,7 @@ from types import MappingProxyType
 import numpy as np
 
 from neurodeploy.graph.graph import Graph
-from neurodeploy.graph.nodes import Add, Conv2d, Input, Neuron, Output, SumPool2d
+from neurodeploy.graph.nodes import Add, Concat, Conv2d, Input, Neuron, Output, SumPool2d
 
 MapShape = tuple[int, int, int]
 Pair = tuple[int, int]
@@ -119,13 +119,21 @@ def _map(shape: tuple[int, ...]) -> MapShape:
     return c, h, w
 
 
-def _ends(graph: Graph, name: str, pools: tuple[SumPool2d, ...] = ()) -> Iterator[LayerDestination]:
-    """Every convolution that spikes leaving ``name`` reach through poolings and additions."""
-    for after in graph.successors(name):
+def _ends(
+    graph: Graph, name: str, pools: tuple[SumPool2d, ...] = (), feature_shift: int = 0
+) -> Iterator[LayerDestination]:
+    """Every convolution that spikes leaving ``name`` reach through poolings, additions and concatenations."""
+    for after in dict.fromkeys(graph.successors(name)):
         node = graph.nodes[after]
-        if isinstance(node, Conv2d):
-            yield LayerDestination(after, pools)
-        elif isinstance(node, SumPool2d):
-            yield from _ends(graph, after, (*pools, node))
-        elif isinstance(node, Add):
-            yield from _ends(graph, after, pools)
+        before = graph.predecessors(after)
+        # A node that takes ``name`` twice (x + x) gets every spike twice.
+        for place in (index for index, other in enumerate(before) if other == name):
+            if isinstance(node, Conv2d):
+                yield LayerDestination(after, pools, feature_shift)
+            elif isinstance(node, SumPool2d):
+                yield from _ends(graph, after, (*pools, node), feature_shift)
+            elif isinstance(node, Add):
+                yield from _ends(graph, after, pools, feature_shift)
+            elif isinstance(node, Concat):
+                first = sum(graph.shapes[other][0] for other in before[:place])
+                yield from _ends(graph, after, pools, feature_shift + first)

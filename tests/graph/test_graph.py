@@ -9,6 +9,7 @@ from neurodeploy.graph.nodes import (
     Add,
     AvgPool2d,
     BatchNorm2d,
+    Concat,
     Conv2d,
     Flatten,
     Input,
@@ -106,6 +107,14 @@ def test_shapes_that_do_not_fit_are_refused(shape, node, word):
 def test_branches_of_different_shapes_are_refused():
     nodes = {"in": Input((2, 4, 4)), "p": SumPool2d((2, 2), (2, 2)), "add": Add(), "out": Output()}
     refusal("shape", nodes, (("in", "p"), ("in", "add"), ("p", "add"), ("add", "out")))
+
+
+def test_branches_are_joined_by_channel():
+    nodes = {"a": Input((2, 4, 4)), "b": Input((3, 4, 4)), "c": Input((1, 4, 5)), "join": Concat(), "out": Output()}
+    pair = {name: node for name, node in nodes.items() if name != "c"}
+    assert Graph(pair, (("b", "join"), ("a", "join"), ("join", "out"))).shapes["join"] == (5, 4, 4)
+    refusal("shape", nodes, (("a", "join"), ("b", "join"), ("c", "join"), ("join", "out")))
+    refusal("shape", pair, (("a", "join"), ("join", "out"), ("b", "out")))
 
 
 def test_several_inputs():

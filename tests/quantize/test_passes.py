@@ -9,6 +9,7 @@ from neurodeploy.graph.nodes import (
     Add,
     AvgPool2d,
     BatchNorm2d,
+    Concat,
     Conv2d,
     Flatten,
     Input,
@@ -166,6 +167,38 @@ def test_an_add_of_differently_flattened_maps_is_refused():
         ("add", "output"),
     )
     assert "add" in refusal(linear_to_conv, Graph(nodes, edges), "flatten-add")
+
+
+def concat_of_flattened(sides, shape=(3, 8, 8)):
+    """Two convolutions whose maps have these sides, flattened, joined, and read by a Linear."""
+    nodes: dict[str, Node] = {"input": Input(shape)}
+    edges = []
+    for name, side in zip("ab", sides, strict=True):
+        kernel = shape[1] + 1 - side
+        nodes |= {name: Conv2d(normal(2, 3, kernel, kernel)), f"{name}_spike": IAF, f"{name}_flat": Flatten()}
+        edges += [("input", name), (name, f"{name}_spike"), (f"{name}_spike", f"{name}_flat")]
+    size = 2 * sides[0] ** 2 + 2 * sides[1] ** 2
+    nodes |= {"join": Concat(), "linear": Linear(normal(5, size)), "spike": IAF, "output": Output()}
+    edges += [("a_flat", "join"), ("b_flat", "join"), ("join", "linear"), ("linear", "spike"), ("spike", "output")]
+    return Graph(nodes, tuple(edges))
+
+
+def test_flattened_maps_of_one_size_are_joined_by_channel():
+    graph = concat_of_flattened((4, 4))
+    result = linear_to_conv(graph)
+    assert result.shapes["join"] == (4, 4, 4)
+    assert result.nodes["linear"].weight.shape == (5, 4, 4, 4)
+    torch = pytest.importorskip("torch")
+    from neurodeploy.graph.torch_writer import to_torch
+
+    events = torch.from_numpy((rng.random((2, 6, 3, 8, 8)) < 0.3).astype(np.float32))
+    expected, found = to_torch(graph)(events), to_torch(result)(events)
+    assert torch.equal(expected, found.reshape(expected.shape))
+    assert expected.sum() > 0
+
+
+def test_flattened_maps_of_different_size_cannot_be_joined():
+    assert "join" in refusal(linear_to_conv, concat_of_flattened((4, 3)), "flatten-concat")
 
 
 def test_input_gain_goes_into_weights_and_bias():

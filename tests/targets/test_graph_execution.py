@@ -9,7 +9,7 @@ import pytest
 
 from neurodeploy.events import make_events
 from neurodeploy.graph.graph import Graph
-from neurodeploy.graph.nodes import Add, Conv2d, Input, Neuron, Node, Output, SumPool2d
+from neurodeploy.graph.nodes import Add, Concat, Conv2d, Input, Neuron, Node, Output, SumPool2d
 from neurodeploy.target import load_target
 
 torch = pytest.importorskip("torch")
@@ -33,10 +33,17 @@ class GraphExecutor:
             waiting[entry].append((p, y, x))
             for name, node in self.graph.nodes.items():
                 for event in waiting[name]:
-                    for spike in self.step(name, node, event):
+                    for c, y, x in self.step(name, node, event):
                         for after in self.graph.successors(name):
-                            waiting[after].append(spike)
+                            waiting[after].append((c + self.first_channel(name, after), y, x))
         return self.counts
+
+    def first_channel(self, name, after):
+        """Where the channels of ``name`` begin in the map that ``after`` takes."""
+        if not isinstance(self.graph.nodes[after], Concat):
+            return 0
+        before = self.graph.predecessors(after)
+        return sum(self.graph.shapes[other][0] for other in before[: before.index(name)])
 
     def change(self, name, event):
         """What one event at ``event`` adds to every neuron behind the convolution ``name``."""
@@ -70,8 +77,8 @@ class GraphExecutor:
         return sorted((tuple(map(int, at)) for at in np.argwhere(fired)), key=lambda at: (-at[1], -at[2], at[0]))
 
 
-def random_graph(rng, branches):
-    """Convolutions with unequal strides and paddings, pooling, both resets; with two branches that merge, or none."""
+def random_graph(rng, join):
+    """Convolutions with unequal strides and paddings, pooling, both resets; two branches that ``join``, or none."""
     h, w = int(rng.integers(9, 15)), int(rng.integers(9, 15))
     nodes: dict[str, Node] = {"input": Input((2, h, w))}
     edges: list[tuple[str, str]] = []
@@ -91,16 +98,16 @@ def random_graph(rng, branches):
 
     stride, padding = tuple(map(int, rng.choice([1, 2], 2))), tuple(map(int, rng.integers(0, 3, 2)))
     first = layer("a", "input", 2, 3, int(rng.integers(2, 4)), stride, padding)
-    if branches:
+    if join:
         left = layer("b", pool("pool_b", first, 2), 3, 2, 1)
-        right = layer("c", first, 3, 2, 3, (2, 2), (1, 1))
+        right = layer("c", first, 3, 2 if join is Add else 3, 3, (2, 2), (1, 1))
         ends = {"end_b": Output(), "end_c": Output()}
         shapes = Graph({**nodes, **ends}, (*edges, (left, "end_b"), (right, "end_c"))).shapes
-        if shapes[left] != shapes[right]:
-            return random_graph(rng, branches)
-        nodes["add"] = Add()
-        edges.extend([(left, "add"), (right, "add")])
-        last = layer("d", "add", 2, 3, 2, (1, 1), (1, 0))
+        if shapes[left][1:] != shapes[right][1:]:
+            return random_graph(rng, join)
+        nodes["join"] = join()
+        edges.extend([(left, "join"), (right, "join")])
+        last = layer("d", "join", 2 if join is Add else 5, 3, 2, (1, 1), (1, 0))
     else:
         middle = layer("b", pool("pool_a", first, 2), 3, 4, 2, (1, 1), (0, 1))
         last = layer("c", middle, 4, 2, 2, (1, 2), (1, 1))
@@ -109,11 +116,11 @@ def random_graph(rng, branches):
     return Graph(nodes, tuple(edges))
 
 
-@pytest.mark.parametrize("branches", [False, True])
+@pytest.mark.parametrize("join", [None, Add, Concat])
 @pytest.mark.parametrize("seed", range(4))
-def test_the_chip_does_what_the_graph_says(seed, branches):
+def test_the_chip_does_what_the_graph_says(seed, join):
     rng = np.random.default_rng(seed)
-    graph = random_graph(rng, branches)
+    graph = random_graph(rng, join)
     _, h, w = graph.input_shape()
     count = 150
     events = make_events(
