@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from neurodeploy.graph.load import load
     from neurodeploy.graph.torch_reader import trace
     from neurodeploy.nn.accelerate import accelerate
+    from neurodeploy.validation.calibrate import calibrate
     from neurodeploy.validation.divergence import first_divergence
     from neurodeploy.validation.recorded import compare_with_chip
     from neurodeploy.validation.sweep import sweep
@@ -25,6 +26,7 @@ _HOME = {
     "Deployment": "neurodeploy.deployment",
     "Validation": "neurodeploy.validation.validate",
     "accelerate": "neurodeploy.nn.accelerate",
+    "calibrate": "neurodeploy.validation.calibrate",
     "compare_with_chip": "neurodeploy.validation.recorded",
     "compile": "neurodeploy.deployment",
     "first_divergence": "neurodeploy.validation.divergence",
@@ -40,6 +42,7 @@ __all__ = [
     "Deployment",
     "Validation",
     "accelerate",
+    "calibrate",
     "compare_with_chip",
     "compile",
     "first_divergence",

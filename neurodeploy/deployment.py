@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.load import load
 from neurodeploy.mapping.placement import CoreChoice, Split
 from neurodeploy.program_file import read_program, write_program
+from neurodeploy.quantize.calibration import Calibration, load_calibration
 from neurodeploy.quantize.integers import GRAPH_FILE as INTEGERS_FILE
 from neurodeploy.quantize.integers import REPORT_FILE, OnStep, Quantized, load_quantized, quantize
 from neurodeploy.target import TARGET_FILE, Executor, Program, Target, load_target, target_of_program
@@ -122,6 +123,8 @@ def compile(
     *,
     target: str | Path | Target = "speck2f",
     v_min: str | float | None = None,
+    bias_bits: int | None = None,
+    calibration: Calibration | str | Path | None = None,
     layer2core_map: CoreChoice = "auto",
     split: Split = "auto",
     monitor_layers: Sequence[str] | None = None,
@@ -134,6 +137,9 @@ def compile(
         target: name of the chip (``neurodeploy targets`` lists them), or the path of a ``chip.yaml``.
         v_min: lower bound of the potential. None: the network's own, and none where the network has none;
             ``"-threshold"``; ``"lowest"``: the lowest number of the chip's state word; a number in the network's units.
+        bias_bits: range the biases are scaled to. None: that of the chip's description, which is sinabs' 8 bits for
+            Speck; its hardware holds 16, with which a large bias does not coarsen the weights.
+        calibration: what ``nd.calibrate`` chose, or the path of its ``calibration.json``; None: as trained.
         layer2core_map: ``"auto"`` finds a placement whenever one exists; or core numbers, one per layer in network
             order; or a mapping from layer name, or name of a part such as ``conv2[0:32]``, to core.
         split: ``"auto"`` splits a layer by its output features over two cores where there is no placement otherwise,
@@ -153,12 +159,30 @@ def compile(
             code="not-a-graph",
         )
     target = load_target(target) if isinstance(target, str | Path) else target
-    quantized = quantize(graph, target.family.quantization_spec(target.chip), v_min=v_min, on_step=on_step)
+    quantized = quantize_for(target, graph, v_min=v_min, bias_bits=bias_bits, calibration=calibration, on_step=on_step)
     mapped = target.family.map(quantized.graph, target.chip, layer2core_map, split)
     on_step("map", "check every rule of the chip and place the layers on its cores")
     program = target.family.lower(mapped, monitor_layers)
     on_step("lower", "write the configuration of every core")
     return Deployment(graph, quantized, mapped.report(), program, target if target.file else None)
+
+
+def quantize_for(
+    target: Target,
+    graph: Graph,
+    *,
+    v_min: str | float | None = None,
+    bias_bits: int | None = None,
+    calibration: Calibration | str | Path | None = None,
+    on_step: OnStep = lambda name, text: None,
+) -> Quantized:
+    """The first step of ``compile``: the network in the chip's integers. Arguments and errors as there."""
+    spec = target.family.quantization_spec(target.chip)
+    if bias_bits is not None:
+        spec = replace(spec, bias_bits=bias_bits)
+    if isinstance(calibration, str | Path):
+        calibration = load_calibration(calibration)
+    return quantize(graph, spec, v_min=v_min, calibration=calibration, on_step=on_step)
 
 
 def open(folder: str | Path) -> Deployment:

@@ -16,6 +16,7 @@ from neurodeploy.errors import CheckFailed, NeurodeployError
 VERBS = {
     "train": "Train a network from a YAML file; writes the run folder with its graph and held-out recordings.",
     "check": "Check a network against a chip: every rule it breaks, before anything is compiled.",
+    "calibrate": "Choose weight ranges and thresholds on recordings, so that the chip fires as the trained network.",
     "quantize": "Turn a network's weights, thresholds and bounds into the chip's integers.",
     "map": "Place the layers of a network on the chip's cores.",
     "compile": "quantize + map + lower: write the chip configuration program.json.",

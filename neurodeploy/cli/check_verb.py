@@ -32,7 +32,7 @@ def command(options: CheckOptions) -> dict[str, Any]:
     problem = remedy = None
     if not any(finding.rule.severity == "error" for finding in findings):
         try:
-            compile(graph, target=target)
+            compile(graph, target=target, bias_bits=options.bias_bits, calibration=options.calibration)
         except (QuantizeError, ConstraintError, MappingError) as error:
             problem, remedy = error.message, error.remedy
     for finding in findings:

@@ -34,6 +34,8 @@ def command(options: CompileOptions) -> dict[str, Any]:
         options.model,
         target=options.target,
         v_min=options.v_min,
+        bias_bits=options.bias_bits,
+        calibration=options.calibration,
         layer2core_map=core_choice(options.layer2core_map),
         split=options.split,
         monitor_layers=options.monitor_layers or None,

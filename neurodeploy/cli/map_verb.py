@@ -6,15 +6,12 @@ from typing import Any
 from pydantic import Field
 
 from neurodeploy.cli.compile_verb import core_choice, say_mapping
-from neurodeploy.cli.model_options import ModelOptions, Steps
+from neurodeploy.cli.model_options import ModelOptions, Steps, quantize_model
 from neurodeploy.cli.output import say
 from neurodeploy.cli.verb import verb, write_resolved
 from neurodeploy.deployment import MAPPING_FILE
 from neurodeploy.files import write_json
-from neurodeploy.graph.load import load
 from neurodeploy.mapping.placement import Split
-from neurodeploy.quantize import quantize
-from neurodeploy.target import load_target
 
 
 class MapOptions(ModelOptions):
@@ -32,9 +29,7 @@ def command(options: MapOptions) -> dict[str, Any]:
     Writes mapping.json. When no placement exists, says which layers conflict, what they need and what every core has.
     """
     steps = Steps(options.verbose)
-    target = load_target(options.target)
-    spec = target.family.quantization_spec(target.chip)
-    quantized = quantize(load(options.model), spec, v_min=options.v_min, on_step=steps)
+    target, quantized = quantize_model(options, steps)
     mapped = target.family.map(quantized.graph, target.chip, core_choice(options.layer2core_map), options.split)
     report = mapped.report()
     write_json(options.out / MAPPING_FILE, report)

@@ -8,7 +8,11 @@ from pydantic import Field
 
 from neurodeploy.cli.output import say, table
 from neurodeploy.cli.verb import Options
+from neurodeploy.deployment import quantize_for
+from neurodeploy.graph.load import load
+from neurodeploy.quantize.integers import Quantized
 from neurodeploy.quantize.layer import LayerQuantization
+from neurodeploy.target import Target, load_target
 
 
 class ModelOptions(Options):
@@ -24,6 +28,10 @@ class ModelOptions(Options):
         None,
         description="lower bound of the potential: '-threshold', 'lowest' or a number; the network's own without it.",
     )
+    bias_bits: int | None = Field(
+        None, description="bits the biases are scaled to; the chip's description's (8, as sinabs) without it."
+    )
+    calibration: Path | None = Field(None, description="calibration.json, written by 'neurodeploy calibrate'.")
     verbose: bool = Field(False, description="print every step.", json_schema_extra={"short": "-v"})
 
 
@@ -39,6 +47,20 @@ class Steps:
         self.done.append({"step": name, "does": text})
         if self.verbose:
             say(f"  {len(self.done):2d}. {name}: {text}")
+
+
+def quantize_model(options: ModelOptions, steps: Steps) -> tuple[Target, Quantized]:
+    """The chip and the network in its integers, as the options say; errors as ``neurodeploy.deployment.compile``."""
+    target = load_target(options.target)
+    quantized = quantize_for(
+        target,
+        load(options.model),
+        v_min=options.v_min,
+        bias_bits=options.bias_bits,
+        calibration=options.calibration,
+        on_step=steps,
+    )
+    return target, quantized
 
 
 def say_quantization(layers: Mapping[str, LayerQuantization]) -> None:

@@ -5,12 +5,9 @@ from typing import Any
 
 from pydantic import Field
 
-from neurodeploy.cli.model_options import ModelOptions, Steps, say_notes, say_quantization
+from neurodeploy.cli.model_options import ModelOptions, Steps, quantize_model, say_notes, say_quantization
 from neurodeploy.cli.output import say
 from neurodeploy.cli.verb import verb, write_resolved
-from neurodeploy.graph.load import load
-from neurodeploy.quantize import quantize
-from neurodeploy.target import load_target
 
 
 class QuantizeOptions(ModelOptions):
@@ -26,9 +23,7 @@ def command(options: QuantizeOptions) -> dict[str, Any]:
     Writes quantized.safetensors and quantize.json.
     """
     steps = Steps(options.verbose)
-    target = load_target(options.target)
-    spec = target.family.quantization_spec(target.chip)
-    quantized = quantize(load(options.model), spec, v_min=options.v_min, on_step=steps)
+    _, quantized = quantize_model(options, steps)
     quantized.save(options.out)
     write_resolved(options, options.out / "quantize.yaml")
     say_quantization(quantized.layers)

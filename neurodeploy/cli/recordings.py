@@ -7,8 +7,9 @@ from pydantic import Field
 from neurodeploy.cli.verb import Options
 from neurodeploy.errors import ConfigError
 from neurodeploy.events.array import EventArray
-from neurodeploy.events.dataset import load_npz
+from neurodeploy.events.dataset import EventDataset, load_npz
 from neurodeploy.events.formats import read_events
+from neurodeploy.graph.graph import Graph
 
 Shape = tuple[int, int, int]
 
@@ -44,3 +45,14 @@ def one_recording(path: Path, index: int | None, input_shape: Shape) -> tuple[Ev
             code="recording-index",
         )
     return (*dataset[index], dataset.duration_us)
+
+
+def labelled_recordings(path: Path, graph: Graph, samples: int | None) -> EventDataset:
+    """The first ``samples`` recordings of an .npz file (None: all), read for the network's input shape.
+
+    Raises:
+        EventError: the file is missing, damaged, or does not fit the input.
+    """
+    shape = graph.input_shape()
+    size = (shape[0], shape[1], shape[2]) if len(shape) == 3 else (shape[0], 1, 1)
+    return load_npz(path, sensor_size=size)[:samples]

@@ -7,8 +7,8 @@ from pydantic import Field
 
 import neurodeploy as nd
 from neurodeploy.cli.output import progress, say, table
+from neurodeploy.cli.recordings import labelled_recordings
 from neurodeploy.cli.verb import Options, verb, write_resolved
-from neurodeploy.events.dataset import load_npz
 from neurodeploy.validation.sweep import Sweep
 
 
@@ -47,9 +47,7 @@ def command(options: SweepOptions) -> dict[str, Any]:
     Every combination of the repeated options is one row of sweep.csv and sweep.json.
     """
     graph = nd.load(options.model)
-    shape = graph.input_shape()
-    size = (shape[0], shape[1], shape[2]) if len(shape) == 3 else (shape[0], 1, 1)
-    dataset = load_npz(options.data, sensor_size=size)[: options.samples]
+    dataset = labelled_recordings(options.data, graph, options.samples)
     with progress("sweeping") as advance:
         result = nd.sweep(
             graph,

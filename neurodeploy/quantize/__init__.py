@@ -1,6 +1,18 @@
 """From a float graph to the integers of a chip: folding passes, scales, rounding, and a report of what that cost."""
 
+from neurodeploy.quantize.calibration import Calibration, LayerCalibration, load_calibration
 from neurodeploy.quantize.integers import PASSES, Quantized, load_quantized, quantize, with_v_min
 from neurodeploy.quantize.layer import LayerQuantization, QuantizationSpec
 
-__all__ = ["PASSES", "LayerQuantization", "QuantizationSpec", "Quantized", "load_quantized", "quantize", "with_v_min"]
+__all__ = [
+    "PASSES",
+    "Calibration",
+    "LayerCalibration",
+    "LayerQuantization",
+    "QuantizationSpec",
+    "Quantized",
+    "load_calibration",
+    "load_quantized",
+    "quantize",
+    "with_v_min",
+]

@@ -12,6 +12,7 @@ from neurodeploy.files import read_json, write_json
 from neurodeploy.graph.file import load_graph, save_graph
 from neurodeploy.graph.graph import Graph, Pass
 from neurodeploy.graph.nodes import Add, Concat, Conv2d, Input, Linear, Neuron, Node, Output, SumPool2d
+from neurodeploy.quantize.calibration import Calibration, LayerCalibration
 from neurodeploy.quantize.folding import fold_average_pool, fold_batch_norm, fold_input_gain
 from neurodeploy.quantize.layer import LayerQuantization, QuantizationSpec, quantize_layer
 from neurodeploy.quantize.linear_to_conv import linear_to_conv
@@ -85,6 +86,7 @@ def quantize(
     spec: QuantizationSpec | None = None,
     *,
     v_min: str | float | None = None,
+    calibration: Calibration | None = None,
     on_step: OnStep = lambda name, text: None,
 ) -> Quantized:
     """Turn a float network into integers, layer by layer (method: sinabs' ``discretize``; see ``README.md``).
@@ -95,6 +97,7 @@ def quantize(
         v_min: lower bound of the potential for every neuron layer. None: the network's own. ``"-threshold"``: minus the
             layer's threshold. ``"lowest"``: the lowest number of the state word. A number: that potential, in the
             units of the network.
+        calibration: layer -> what calibration on data chose for it; layers it does not name are as trained.
         on_step: called with the name and the description of each pass when it is done.
 
     Raises:
@@ -114,8 +117,19 @@ def quantize(
         on_step(step.__name__, (step.__doc__ or "").split("\n", 1)[0])
     changed: dict[str, Node] = {}
     layers: dict[str, LayerQuantization] = {}
-    for name, layer, neuron_name, neuron in _layers(graph):
-        changed[name], changed[neuron_name], layers[name] = quantize_layer(name, layer, neuron_name, neuron, spec)
+    found = _layers(graph)
+    calibration = calibration or {}
+    if unknown := set(calibration) - {name for name, *_ in found}:
+        raise QuantizeError(
+            f"the calibration names {', '.join(sorted(unknown))}; the weight layers are "
+            f"{', '.join(name for name, *_ in found)}.",
+            remedy="calibrate this network, not another.",
+            code="calibration",
+        )
+    for name, layer, neuron_name, neuron in found:
+        changed[name], changed[neuron_name], layers[name] = quantize_layer(
+            name, layer, neuron_name, neuron, spec, calibration.get(name, LayerCalibration())
+        )
     on_step("quantize", "round every layer to integers with one scale")
     return Quantized(graph.with_nodes(changed), layers, spec)
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from neurodeploy.errors import QuantizeError
 from neurodeploy.graph.nodes import Array, Conv2d, Neuron
+from neurodeploy.quantize.calibration import LayerCalibration
 
 Floats = NDArray[np.float32]
 
@@ -21,11 +22,23 @@ class QuantizationSpec:
         weight_bits: weights.
         bias_bits: range the biases are scaled to; they are stored in ``state_bits``.
         state_bits: potential, threshold and lower bound.
+
+    Raises:
+        QuantizeError: fewer than 2 bits, or more than the word that holds them.
     """
 
     weight_bits: int = 8
     bias_bits: int = 8
     state_bits: int = 16
+
+    def __post_init__(self) -> None:
+        for name, bits, most in (
+            ("weight_bits", self.weight_bits, self.state_bits),
+            ("bias_bits", self.bias_bits, self.state_bits),
+            ("state_bits", self.state_bits, 32),
+        ):
+            if not 2 <= bits <= most:
+                raise QuantizeError(f"{name} is {bits}.", remedy=f"give 2 to {most}.", code="bits")
 
 
 @dataclass(frozen=True)
@@ -42,8 +55,10 @@ class LayerQuantization:
         threshold_error: ``threshold_integer / scale - threshold``.
         v_min, v_min_integer: before (None where the potential had no bound) and after.
         weight_error: largest rounding error of a weight, in units of the float weights.
-        weight_error_lsb: the same in integer steps; at most 0.5.
+        weight_error_lsb: the same in integer steps; at most 0.5 unless weights are clipped.
         zeroed_weights: share of the non-zero weights that became 0.
+        weight_range, threshold_factor: the layer's calibration, 1 and 1 without; see ``LayerCalibration``.
+        clipped_weights: share of the weights that the range cut; 0 unless calibration chose a smaller range.
         dead_outputs: output channels without a weight above 0 and without a bias above 0; they never fire.
         within_threshold: whether no weight exceeds the threshold, no bias is positive and no potential starts at the
             threshold or above; then one spike per event and neuron is all there can be.
@@ -66,6 +81,9 @@ class LayerQuantization:
     weight_error: float
     weight_error_lsb: float
     zeroed_weights: float
+    weight_range: float
+    threshold_factor: float
+    clipped_weights: float
     dead_outputs: int
     within_threshold: bool
     warnings: tuple[str, ...]
@@ -100,12 +118,17 @@ def scale_to_bits(values: Floats, bits: int) -> np.float32:
 
 
 def quantize_layer(
-    layer_name: str, layer: Conv2d, neuron_name: str, neuron: Neuron, spec: QuantizationSpec
+    layer_name: str,
+    layer: Conv2d,
+    neuron_name: str,
+    neuron: Neuron,
+    spec: QuantizationSpec,
+    calibration: LayerCalibration,
 ) -> tuple[Conv2d, Neuron, LayerQuantization]:
     """Integers of one layer: weights, bias, threshold, lower bound and initial potential by one scale.
 
     A neuron without ``v_min`` gets the lowest number of the state word after scaling, so that it does not limit the
-    scale.
+    scale. ``calibration`` may end the weights' range below the largest weight and move the threshold.
 
     Raises:
         QuantizeError: a threshold or lower bound is 0, rounds to 0 or differs from neuron to neuron; all weights are or
@@ -115,7 +138,8 @@ def quantize_layer(
     threshold = _one_per_layer(neuron_name, "threshold", neuron.threshold)
     v_min = None if neuron.v_min is None else _one_per_layer(neuron_name, "v_min", neuron.v_min)
     _check_signs(neuron_name, threshold, v_min)
-    scale, limited_by = _scale(layer, threshold, v_min, neuron.initial_v, spec)
+    moved = threshold * calibration.threshold
+    scale, limited_by = _scale(layer, moved, v_min, neuron.initial_v, spec, calibration.weight_range)
     if not np.isfinite(scale):
         raise QuantizeError(
             f"{layer_name}: no finite scale exists for weights this small (threshold {threshold:g}).",
@@ -127,9 +151,11 @@ def quantize_layer(
         rounded: Array = np.rint(np.asarray(values, np.float32) * scale)
         return rounded.astype(_integer_type(bits))
 
-    weight = integers(layer.weight, spec.weight_bits)
+    clipped = np.clip(np.rint(layer.weight * scale), -(2 ** (spec.weight_bits - 1)), 2 ** (spec.weight_bits - 1) - 1)
+    clipped_weights = float((clipped != np.rint(layer.weight * scale)).mean())
+    weight = clipped.astype(_integer_type(spec.weight_bits))
     bias = None if layer.bias is None else integers(layer.bias, spec.state_bits)
-    threshold_integer = integers(np.array(threshold), spec.state_bits)
+    threshold_integer = integers(np.array(moved), spec.state_bits)
     lowest = -(2 ** (spec.state_bits - 1))
     v_min_integer = (
         np.array(lowest, _integer_type(spec.state_bits))
@@ -179,6 +205,9 @@ def quantize_layer(
         weight_error=error_lsb / float(scale),
         weight_error_lsb=error_lsb,
         zeroed_weights=float((weight[nonzero] == 0).mean()) if nonzero.any() else 0.0,
+        weight_range=calibration.weight_range,
+        threshold_factor=calibration.threshold,
+        clipped_weights=clipped_weights,
         dead_outputs=int((~alive).sum()),
         within_threshold=bool(weight.max() <= threshold_integer and not positive_bias and starts_below),
         warnings=(),
@@ -195,13 +224,18 @@ def _integer_type(bits: int) -> np.dtype[Any]:
 
 
 def _scale(
-    layer: Conv2d, threshold: float, v_min: float | None, initial_v: Array | None, spec: QuantizationSpec
+    layer: Conv2d,
+    threshold: float,
+    v_min: float | None,
+    initial_v: Array | None,
+    spec: QuantizationSpec,
+    weight_range: float,
 ) -> tuple[np.float32, str]:
     bounds = np.array([threshold] if v_min is None else [v_min, threshold], np.float32)
     below = v_min is not None and abs(np.float32(v_min)) > abs(np.float32(threshold)) * (
         2 ** (spec.state_bits - 1) / (2 ** (spec.state_bits - 1) - 1)
     )
-    limits = {"weight": scale_to_bits(layer.weight, spec.weight_bits)}
+    limits = {"weight": scale_to_bits(layer.weight * np.float32(weight_range), spec.weight_bits)}
     if layer.bias is not None:
         limits["bias"] = scale_to_bits(layer.bias, spec.bias_bits)
     limits["v_min" if below else "threshold"] = scale_to_bits(bounds, spec.state_bits)
@@ -264,6 +298,13 @@ def _warnings(outcome: LayerQuantization, bias: Array | None, starts_below: bool
         warnings.append("no weight is positive: the layer never fires.")
     elif outcome.dead_outputs:
         warnings.append(f"{outcome.dead_outputs} output channels have no positive weight and never fire.")
+    if outcome.clipped_weights:
+        warnings.append(
+            f"calibration clips {outcome.clipped_weights:.2%} of the weights, those beyond {outcome.weight_range:g} of "
+            "the largest."
+        )
+    if outcome.threshold_factor != 1:
+        warnings.append(f"calibration multiplies the threshold by {outcome.threshold_factor:g}.")
     if outcome.weight_max > outcome.threshold_integer:
         warnings.append(
             f"the largest weight {outcome.weight_max} exceeds the threshold {outcome.threshold_integer}: the chip "

@@ -1,7 +1,7 @@
 """The runs that a validation compares: the same recordings through the same network, executed in different ways."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -148,6 +148,33 @@ def time_stepped_run(
     Raises:
         ValidationError: torch is missing, or a batch of rasters does not fit in memory.
     """
+    activity = {name: _Activity() for name in neurons}
+    output: list[NDArray[np.int64]] = []
+    start = time.perf_counter()
+    for counts in _time_stepped_batches(graph, dataset, neurons, dt_us, progress):
+        for name, count in counts.items():
+            activity[name].add(count)
+        output.append(count)
+    layers = {name: a.result() for name, a in activity.items()}
+    return Run(np.concatenate(output), layers, {}, time.perf_counter() - start)
+
+
+def time_stepped_counts(
+    graph: Graph, dataset: EventDataset, neurons: Mapping[str, str], *, dt_us: int
+) -> dict[str, NDArray[np.int64]]:
+    """Layer -> spikes per recording and neuron, int64 ``[recordings, neurons]``; arguments as ``time_stepped_run``."""
+    batches = list(_time_stepped_batches(graph, dataset, neurons, dt_us))
+    return {name: np.concatenate([counts[name] for counts in batches]) for name in neurons}
+
+
+def _time_stepped_batches(
+    graph: Graph,
+    dataset: EventDataset,
+    neurons: Mapping[str, str],
+    dt_us: int,
+    progress: Progress = lambda done, total: None,
+) -> Iterator[dict[str, NDArray[np.int64]]]:
+    """Layer -> spikes per recording and neuron, a batch of recordings at a time."""
     try:
         import torch
     except ImportError as error:
@@ -159,9 +186,6 @@ def time_stepped_run(
     from neurodeploy.graph.torch_writer import to_torch
 
     network = to_torch(graph)
-    activity = {name: _Activity() for name in neurons}
-    output: list[NDArray[np.int64]] = []
-    start = time.perf_counter()
     with torch.inference_mode():
         for first in range(0, len(dataset), RECORDINGS_AT_ONCE):
             indices = range(first, min(first + RECORDINGS_AT_ONCE, len(dataset)))
@@ -176,10 +200,5 @@ def time_stepped_run(
                     code="raster-memory",
                 ) from error
             spikes = network.record(torch.from_numpy(raster))
-            for name, neuron in neurons.items():
-                counts = spikes[neuron].sum(1).flatten(1).numpy().astype(np.int64)
-                activity[name].add(counts)
-            output.append(counts)
+            yield {name: spikes[neuron].sum(1).flatten(1).numpy().astype(np.int64) for name, neuron in neurons.items()}
             progress(indices[-1] + 1, len(dataset))
-    layers = {name: a.result() for name, a in activity.items()}
-    return Run(np.concatenate(output), layers, {}, time.perf_counter() - start)

@@ -21,7 +21,7 @@ from neurodeploy.validation.runs import Progress, Run, event_driven_run, time_st
 #: Cause of each bar, in the order of the runs -> what changes in it.
 BARS: Mapping[str, str] = {
     "weight-rounding": "weights and biases rounded to integers",
-    "threshold-rounding": "threshold and trained v_min rounded to integers",
+    "threshold-rounding": "threshold (calibrated, if it was) and trained v_min rounded to integers",
     "v_min-lifted": "v_min lifted to the lowest number the chip holds; still in time steps",
     "events": "events one by one instead of time steps, without v_min: order in a step, one spike per event",
     "v_min-per-event": "v_min as deployed, applied at every event",

@@ -72,6 +72,27 @@ def test_diverge(cli, run_folder):
     assert "no array 'spikes'" in wrong.err
 
 
+def test_calibrate(tmp_path, cli, run_folder):
+    model = run_folder.parent / "model.safetensors"
+    arguments = ["--data", run_folder.parent / "data.npz", "--dt-us", 1000, "-o", tmp_path / "c", "--threads", 2]
+    result = cli("calibrate", model, *arguments, "--json").json
+    assert json.loads((tmp_path / "c" / "calibration.json").read_text()) == result
+    assert all(row["error_after"] <= row["error_before"] for row in result["layers"])
+    shown = cli("calibrate", model, *arguments)
+    assert "accuracy, event by event" in shown.out
+    chosen = tmp_path / "c" / "calibration.json"
+    for verb in ("compile", "quantize"):
+        assert cli(verb, model, "--calibration", chosen, "-o", tmp_path / verb).code == 0
+        layers = json.loads((tmp_path / verb / "quantize.json").read_text())["layers"]
+        assert {row["layer"]: (row["weight_range"], row["threshold_factor"]) for row in layers} == {
+            row["layer"]: (row["weight_range"], row["threshold"]) for row in result["layers"]
+        }
+    assert cli("check", model, "--calibration", chosen).code == 0
+    refused = cli("compile", model, "--bias-bits", 40, "-o", tmp_path / "no")
+    assert refused.code == 2
+    assert "bias_bits is 40" in refused.err
+
+
 def test_sweep(tmp_path, cli, run_folder):
     options = ["--v-min", "own", "--v-min", "lowest", "--weight-bits", 8, "--weight-bits", 4, "--dt-us", 1000]
     arguments = ["--data", run_folder.parent / "data.npz", "-o", tmp_path / "sweep", *options]
