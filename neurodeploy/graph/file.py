@@ -35,6 +35,12 @@ _KINDS: dict[str, type[Node]] = {
         kinds.Flatten,
         kinds.Add,
         kinds.Concat,
+        kinds.Conv1d,
+        kinds.Scale,
+        kinds.Threshold,
+        kinds.Delay,
+        kinds.Feedback,
+        kinds.LI,
         kinds.Neuron,
     )
 }

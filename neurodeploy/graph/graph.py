@@ -5,17 +5,18 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from neurodeploy.errors import GraphError
-from neurodeploy.graph.nodes import Input, Node, Output, Shape
+from neurodeploy.graph.nodes import Feedback, Input, Node, Output, Shape
 
 Edge = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A directed acyclic graph of nodes.
+    """A directed graph of nodes; every loop goes through a node that closes it (Feedback).
 
     Attributes:
-        nodes: name -> node, kept in topological order (ties in the order given).
+        nodes: name -> node, kept in topological order (ties in the order given). A node that closes a loop does not
+            wait for its input: it gives what it received in the step before.
         edges: (source, destination) pairs; the order of the edges into one node is the order of its inputs.
         notes: what an importer or pass had to assume or drop, in words; shown by the CLI and in the report.
         shapes: name -> shape the node produces, inferred.
@@ -36,7 +37,13 @@ class Graph:
         object.__setattr__(self, "edges", tuple(self.edges))
         shapes: dict[str, Shape] = {}
         for name, node in self.nodes.items():
-            shapes[name] = node.output_shape(name, [shapes[source] for source in self.predecessors(name)])
+            if isinstance(node, Feedback):
+                shapes[name] = node.shape
+            else:
+                shapes[name] = node.output_shape(name, [shapes[source] for source in self.predecessors(name)])
+        for name, node in self.nodes.items():
+            if isinstance(node, Feedback):
+                node.output_shape(name, [shapes[source] for source in self.predecessors(name)])
         object.__setattr__(self, "shapes", MappingProxyType(shapes))
         for kind, side in ((Input, self.predecessors), (Output, self.successors)):
             if not any(isinstance(node, kind) for node in self.nodes.values()):
@@ -102,6 +109,7 @@ def _topological_order(nodes: Mapping[str, Node], edges: Iterable[Edge]) -> list
                     remedy=f"the nodes are: {', '.join(nodes)}.",
                     code="edge",
                 )
+    edges = [edge for edge in edges if not isinstance(nodes[edge[1]], Feedback)]
     waiting = {name: sum(destination == name for _, destination in edges) for name in nodes}
     order: list[str] = []
     while ready := next((name for name, count in waiting.items() if count == 0), None):
@@ -113,7 +121,7 @@ def _topological_order(nodes: Mapping[str, Node], edges: Iterable[Edge]) -> list
     if waiting:
         raise GraphError(
             f"the graph has a cycle through: {', '.join(waiting)}.",
-            remedy="recurrent networks are not supported; remove the feedback edge.",
+            remedy="put a Feedback node (a delay of one step) into the loop, or remove the edge that closes it.",
             code="cycle",
         )
     return order

@@ -8,17 +8,21 @@ Float graphs hold float32 arrays. Quantized graphs are the same nodes holding in
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neurodeploy.errors import GraphError
+from neurodeploy.graph.integration import Scheme, step_factors
 from neurodeploy.neuron import Reset, Spikes, VMinPosition
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 Pair = tuple[int, int]
+
+#: ``>=`` fires at the threshold, ``>`` only above it (NIR's equations, snnTorch).
+Compare = Literal[">=", ">"]
 
 
 def _one() -> Array:
@@ -95,6 +99,24 @@ def _check_weight(name: str, weight: Array, bias: Array | None, axes: str) -> No
         )
 
 
+def _check_groups(name: str, weight: Array, groups: int, shape: Shape) -> None:
+    out, per_group = weight.shape[:2]
+    if groups < 1 or out % groups:
+        raise GraphError(
+            f"{name}: {out} output channels cannot be split into {groups} groups of equal size (shape of the "
+            f"weight {weight.shape}).",
+            remedy="use a number of channels that the groups divide.",
+            code="shape",
+        )
+    if per_group * groups != shape[0]:
+        raise GraphError(
+            f"{name}: the weight {weight.shape} with groups {groups} takes {per_group * groups} "
+            f"channels, it receives {shape[0]} (shape {shape}).",
+            remedy="check the input shape given for the network.",
+            code="shape",
+        )
+
+
 def _window(name: str, node: Node, size: int, kernel: int, stride: int, padding: int, dilation: int = 1) -> int:
     if min(kernel, stride, dilation) < 1 or padding < 0:
         raise GraphError(
@@ -164,26 +186,43 @@ class Conv2d(Node):
         """``(out, H', W')`` with ``H' = floor((H + 2p - d(k-1) - 1) / s) + 1``."""
         c, h, w = _map_shape(name, self, inputs)
         _check_weight(name, self.weight, self.bias, "out, in / groups, ky, kx")
-        out, per_group, ky, kx = self.weight.shape
-        if self.groups < 1 or out % self.groups:
-            raise GraphError(
-                f"{name}: {out} output channels cannot be split into {self.groups} groups of equal size (shape of the "
-                f"weight {self.weight.shape}).",
-                remedy="use a number of channels that the groups divide.",
-                code="shape",
-            )
-        if per_group * self.groups != c:
-            raise GraphError(
-                f"{name}: the weight {self.weight.shape} with groups {self.groups} takes {per_group * self.groups} "
-                f"channels, it receives {c} (shape {(c, h, w)}).",
-                remedy="check the input shape given for the network.",
-                code="shape",
-            )
+        _check_groups(name, self.weight, self.groups, (c, h, w))
+        out, _, ky, kx = self.weight.shape
         return (
             out,
             _window(name, self, h, ky, self.stride[0], self.padding[0], self.dilation[0]),
             _window(name, self, w, kx, self.stride[1], self.padding[1], self.dilation[1]),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Conv1d(Node):
+    """Cross-correlation over one axis, as in torch, on ``(C, L)``.
+
+    ``weight``: ``[out, in / groups, k]``; ``bias``: ``[out]`` or None.
+    """
+
+    kind: ClassVar[str] = "Conv1d"
+    weight: Array
+    bias: Array | None = None
+    stride: int = 1
+    padding: int = 0
+    dilation: int = 1
+    groups: int = 1
+
+    def output_shape(self, name: str, inputs: Sequence[Shape]) -> Shape:
+        """``(out, L')`` with ``L' = floor((L + 2p - d(k-1) - 1) / s) + 1``."""
+        shape = _only(name, self, inputs)
+        if len(shape) != 2:
+            raise GraphError(
+                f"{name}: a Conv1d takes (C, L), it receives shape {shape}.",
+                remedy="use a Conv2d for maps, a Linear for vectors.",
+                code="shape",
+            )
+        _check_weight(name, self.weight, self.bias, "out, in / groups, k")
+        _check_groups(name, self.weight, self.groups, shape)
+        window = _window(name, self, shape[1], self.weight.shape[2], self.stride, self.padding, self.dilation)
+        return (self.weight.shape[0], window)
 
 
 @dataclass(frozen=True, eq=False)
@@ -307,41 +346,206 @@ class Concat(Node):
 
 
 @dataclass(frozen=True, eq=False)
-class Neuron(Node):
+class Scale(Node):
+    """``scale * x``, element by element; ``scale``: scalar array ``[]`` or of the node's shape."""
+
+    kind: ClassVar[str] = "Scale"
+    scale: Array
+
+    def output_shape(self, name: str, inputs: Sequence[Shape]) -> Shape:
+        """Unchanged."""
+        return _elementwise(name, self, inputs, ("scale",))
+
+
+@dataclass(frozen=True, eq=False)
+class Threshold(Node):
+    """1 where the input reaches the threshold (``compare``), else 0; there is no state.
+
+    ``threshold``: scalar array ``[]`` or of the node's shape.
+    """
+
+    kind: ClassVar[str] = "Threshold"
+    threshold: Array
+    compare: Compare = ">="
+
+    def output_shape(self, name: str, inputs: Sequence[Shape]) -> Shape:
+        """Unchanged."""
+        _choice(name, self, "compare", self.compare, get_args(Compare))
+        return _elementwise(name, self, inputs, ("threshold",))
+
+
+@dataclass(frozen=True, eq=False)
+class Delay(Node):
+    """The input of ``steps`` time steps before, 0 until then.
+
+    ``steps``: whole numbers, at least 0; scalar array ``[]`` or of the node's shape.
+    """
+
+    kind: ClassVar[str] = "Delay"
+    steps: Array
+
+    def output_shape(self, name: str, inputs: Sequence[Shape]) -> Shape:
+        """Unchanged."""
+        if np.asarray(self.steps).dtype.kind not in "iu" or np.min(self.steps) < 0:
+            raise GraphError(
+                f"{name}: a Delay of {self.steps!r} steps; it must be whole numbers, at least 0.",
+                remedy="give the delay as an integer array of time steps.",
+                code="delay",
+            )
+        return _elementwise(name, self, inputs, ("steps",))
+
+
+@dataclass(frozen=True, eq=False)
+class Feedback(Node):
+    """The input of the step before, 0 in the first: closes a loop (recurrent connections).
+
+    A recurrent network is simulated in steps with one step of delay in every loop; this node says where it is. Its
+    shape is declared, because shapes are inferred along the other edges.
+    """
+
+    kind: ClassVar[str] = "Feedback"
+    shape: Shape
+
+    def output_shape(self, name: str, inputs: Sequence[Shape]) -> Shape:
+        """The declared shape."""
+        if _only(name, self, inputs) != self.shape:
+            raise GraphError(
+                f"{name}: this Feedback is declared with shape {self.shape}, it receives {inputs[0]}.",
+                remedy="declare the shape of the node it follows.",
+                code="shape",
+            )
+        return self.shape
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Membrane(Node):
+    """A potential with a leak; what LI and Neuron share.
+
+    One step is ``v = decay v + (input_gain x + (1 - decay) v_leak)``.
+
+    Attributes:
+        decay: factor on the potential per time step; 1 is no leak, below 1 leaky. Scalar array ``[]`` or one per
+            neuron (the node's shape), like all arrays here.
+        input_gain: factor on the input; ``1 - decay`` for a LIF that normalises its input.
+        v_leak: potential without input, or None for 0.
+        initial_v: potential at the start, or None for 0.
+        scheme: how the step was made from ``tau dv/dt = v_leak - v + r x``; None for a neuron defined in steps.
+        dt_us: the time step in microseconds; given with ``scheme``, like the next two.
+        tau: time constants in seconds, float64.
+        r: resistances, float64. ``decay`` and ``input_gain`` are what ``scheme`` makes of ``tau`` and ``r``, as
+            float32.
+    """
+
+    decay: Array = field(default_factory=_one)
+    input_gain: Array = field(default_factory=_one)
+    v_leak: Array | None = None
+    initial_v: Array | None = None
+    scheme: Scheme | None = None
+    dt_us: float | None = None
+    tau: Array | None = None
+    r: Array | None = None
+
+    _PER_NEURON: ClassVar[tuple[str, ...]] = ("decay", "input_gain", "v_leak", "initial_v", "tau", "r")
+
+    def output_shape(self, name: str, inputs: Sequence[Shape]) -> Shape:
+        """Unchanged; per-neuron parameters must have the shape of the layer."""
+        shape = _elementwise(name, self, inputs, self._PER_NEURON)
+        if self.scheme is not None or self.dt_us is not None or self.tau is not None or self.r is not None:
+            self._check_integration(name)
+        return shape
+
+    def _check_integration(self, name: str) -> None:
+        if self.scheme is None or self.dt_us is None or self.tau is None or self.r is None:
+            raise GraphError(
+                f"{name}: of scheme, dt_us, tau and r only some are given.",
+                remedy="give all four (a neuron in continuous time) or none (a neuron defined in steps).",
+                code="integration",
+            )
+        _choice(name, self, "scheme", self.scheme, get_args(Scheme))
+        if not self.dt_us > 0 or not np.all(np.asarray(self.tau) > 0):
+            raise GraphError(
+                f"{name}: dt_us {self.dt_us} and tau {np.min(self.tau)} must be positive.",
+                remedy="check the time constants.",
+                code="integration",
+            )
+        factors = step_factors(self.scheme, self.dt_us, self.tau, self.r)
+        for part, wanted in zip(("decay", "input_gain"), factors, strict=True):
+            if not np.array_equal(np.asarray(getattr(self, part), np.float32), wanted.astype(np.float32)):
+                raise GraphError(
+                    f"{name}: {part} is not what scheme {self.scheme!r} makes of tau, r and dt_us.",
+                    remedy=f"leave scheme, dt_us, tau and r out where {part} is changed.",
+                    code="integration",
+                )
+
+
+@dataclass(frozen=True, eq=False)
+class LI(Membrane):
+    """Leaky integrators: the potential after each step is the output; there are no spikes.
+
+    The synaptic filter of a current-based neuron is one too: ``tau_syn dI/dt = -I + w_in x`` with ``r`` = ``w_in``.
+    """
+
+    kind: ClassVar[str] = "LI"
+
+
+@dataclass(frozen=True, eq=False)
+class Neuron(Membrane):
     """A layer of integrate-and-fire neurons; the step is defined in ``neurodeploy.neuron``.
 
     Attributes:
         threshold: spike threshold, scalar array ``[]`` or one per neuron (the node's shape).
         v_min: lower bound of the potential, like ``threshold``, or None for no bound.
-        decay: factor on the potential per time step; 1 is integrate-and-fire (IAF), below 1 leaky (LIF).
-        input_gain: factor on the input; ``1 - decay`` for a LIF that normalises its input.
-        reset: what a spike does to the potential.
+        reset: what a spike does to the potential; ``"value"`` sets it to ``v_reset``.
+        v_reset: like ``threshold``; given with ``reset="value"``.
         spikes: how many spikes one neuron can fire in one step.
         v_min_position: where in the step ``v_min`` clips.
         compare: how the potential is compared with the threshold.
-        initial_v: potential at the start, like ``threshold``, or None for 0.
+
+    The fields of ``Membrane`` come behind these, by name only.
     """
 
     kind: ClassVar[str] = "Neuron"
     threshold: Array
     v_min: Array | None = None
-    decay: Array = field(default_factory=_one)
-    input_gain: Array = field(default_factory=_one)
-    reset: Reset = "subtract"
+    reset: Reset | Literal["value"] = "subtract"
+    v_reset: Array | None = None
     spikes: Spikes = "multi"
     v_min_position: VMinPosition = "after_reset"
-    compare: Literal[">="] = ">="
-    initial_v: Array | None = None
+    compare: Compare = ">="
+
+    _PER_NEURON: ClassVar[tuple[str, ...]] = ("threshold", "v_min", "v_reset", *Membrane._PER_NEURON)
 
     def output_shape(self, name: str, inputs: Sequence[Shape]) -> Shape:
         """Unchanged; per-neuron parameters must have the shape of the layer."""
-        shape = _only(name, self, inputs)
-        for parameter in ("threshold", "v_min", "decay", "input_gain", "initial_v"):
-            value = getattr(self, parameter)
-            if value is not None and np.shape(value) not in ((), shape):
-                raise GraphError(
-                    f"{name}: {parameter} has shape {np.shape(value)}; the layer has shape {shape}.",
-                    remedy="give one value for the layer or one per neuron.",
-                    code="shape",
-                )
-        return shape
+        _choice(name, self, "compare", self.compare, get_args(Compare))
+        _choice(name, self, "reset", self.reset, (*get_args(Reset), "value"))
+        if (self.reset == "value") != (self.v_reset is not None):
+            raise GraphError(
+                f"{name}: reset {self.reset!r} with v_reset {self.v_reset}.",
+                remedy="give v_reset together with reset='value', and only then.",
+                code="reset",
+            )
+        return super().output_shape(name, inputs)
+
+
+def _elementwise(name: str, node: Node, inputs: Sequence[Shape], parameters: Sequence[str]) -> Shape:
+    """The shape of the only input; the named parameters must be scalar or have it."""
+    shape = _only(name, node, inputs)
+    for parameter in parameters:
+        value = getattr(node, parameter)
+        if value is not None and np.shape(value) not in ((), shape):
+            raise GraphError(
+                f"{name}: {parameter} has shape {np.shape(value)}; the layer has shape {shape}.",
+                remedy="give one value for the layer or one per neuron.",
+                code="shape",
+            )
+    return shape
+
+
+def _choice(name: str, node: Node, option: str, value: object, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise GraphError(
+            f"{name}: {option} of this {node.kind} is {value!r}.",
+            remedy=f"the choices are: {', '.join(allowed)}.",
+            code="option",
+        )

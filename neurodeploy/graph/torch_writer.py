@@ -13,6 +13,7 @@ from neurodeploy.graph.nodes import (
     BatchNorm2d,
     Concat,
     Conv2d,
+    Feedback,
     Flatten,
     Input,
     Linear,
@@ -65,6 +66,11 @@ class GraphModule(torch.nn.Module):
         self.integer = any(
             isinstance(node, Conv2d | Linear) and node.weight.dtype.kind == "i" for node in graph.nodes.values()
         )
+        for name, node in graph.nodes.items():
+            if isinstance(node, Feedback):
+                raise GraphError(
+                    f"{name}: recurrent graphs cannot be run.", remedy="remove the loop.", code="unsupported-node"
+                )
         self._keys = {name: f"node{position}" for position, name in enumerate(graph.nodes)}
         for name, node in graph.nodes.items():
             if isinstance(node, Neuron):
@@ -212,6 +218,12 @@ class _Neurons(SpikingLayer):
         if node.v_min is not None and np.unique(node.v_min).size != 1:
             raise GraphError(
                 f"{name}: v_min differs from neuron to neuron.", remedy="use one v_min for the layer.", code="v-min"
+            )
+        if node.reset == "value" or node.compare != ">=" or node.v_leak is not None:
+            raise GraphError(
+                f"{name}: reset {node.reset!r}, compare {node.compare!r} or v_leak cannot be run.",
+                remedy="use reset 'subtract', 'zero' or 'none', compare '>=' and no v_leak.",
+                code="unsupported-node",
             )
         super().__init__(
             threshold=_tensor(node.threshold),

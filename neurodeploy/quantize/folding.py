@@ -115,7 +115,7 @@ def fold_input_gain(graph: Graph) -> Graph:
                 source: replace(
                     layer, weight=layer.weight * gain, bias=None if layer.bias is None else layer.bias * gain
                 ),
-                name: replace(neuron, input_gain=np.array(1, np.float32)),
+                name: replace(neuron, input_gain=np.array(1, np.float32), scheme=None, dt_us=None, tau=None, r=None),
             },
             notes=[f"{name}: input gain {gain:g} folded into {source}."],
         )

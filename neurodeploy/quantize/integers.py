@@ -26,6 +26,16 @@ GRAPH_FILE, REPORT_FILE = "quantized.safetensors", "quantize.json"
 OnStep = Callable[[str, str], None]
 
 
+_NOT_IN_INTEGERS = {
+    "Conv1d": "use a Conv2d with a kernel of height 1 on an input (C, 1, L).",
+    "Delay": "train without delays, or remove it.",
+    "Feedback": "train a network without recurrent connections.",
+    "LI": "use IAF neurons; end the network with IAF neurons and count spikes.",
+    "Scale": "multiply the scale into the weights of the layer that follows.",
+    "Threshold": "use IAF neurons.",
+}
+
+
 @dataclass(frozen=True)
 class Quantized:
     """A network in integers.
@@ -105,6 +115,12 @@ def quantize(
     """
     spec = QuantizationSpec() if spec is None else spec
     for name, node in graph.nodes.items():
+        if node.kind in _NOT_IN_INTEGERS:
+            raise QuantizeError(
+                f"{name}: a {node.kind} cannot be expressed in integers.",
+                remedy=_NOT_IN_INTEGERS[node.kind],
+                code="unsupported-node",
+            )
         if isinstance(node, Conv2d | Linear) and node.weight.dtype.kind != "f":
             raise QuantizeError(
                 f"{name}: its weights are {node.weight.dtype} already.",

@@ -358,6 +358,14 @@ def reset_subtracts_or_zeroes(layer: CoreLayer, chip: Chip) -> Breaches:
         yield Breach(f'reset "{layer.neuron.reset}"', "subtract, zero", 'use reset="subtract" or "zero".')
 
 
+@_constraint("layer", "compare")
+def fires_at_the_threshold(layer: CoreLayer, chip: Chip) -> Breaches:
+    """A neuron fires when its potential reaches the threshold (``>=``), not only above it."""
+    if layer.neuron.compare != ">=":
+        remedy = 'train with ">=", or load the network with compare=">=": only potentials equal to it differ.'
+        yield Breach(f'compare "{layer.neuron.compare}"', ">=", remedy)
+
+
 @_constraint("layer", "initial-v")
 def initial_potential_in_range(layer: CoreLayer, chip: Chip) -> Breaches:
     """The initial potential of a neuron is not below the lower bound and fits {state_bits} bits once quantized."""

@@ -6,18 +6,24 @@ from hypothesis import strategies as st
 from neurodeploy.errors import GraphError
 from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.nodes import (
+    LI,
     Add,
     AvgPool2d,
     BatchNorm2d,
     Concat,
+    Conv1d,
     Conv2d,
+    Delay,
+    Feedback,
     Flatten,
     Input,
     Linear,
     Neuron,
     Node,
     Output,
+    Scale,
     SumPool2d,
+    Threshold,
 )
 
 ONE = np.array(1, np.float32)
@@ -178,3 +184,85 @@ def test_malformed_nodes_are_refused_by_name(node):
 @pytest.mark.parametrize("shape", [(), (2, 0, 8)])
 def test_empty_inputs_are_refused(shape):
     refusal("input-shape", {"in": Input(shape), "out": Output()}, (("in", "out"),))
+
+
+def lif(**changes):
+    """A LIF that states where its factors come from: tau 10 ms, steps of 1 ms, forward Euler."""
+    fields = {"decay": np.array(0.9, np.float32), "input_gain": np.array(0.1, np.float32), "scheme": "euler"}
+    fields |= {"dt_us": 1000.0, "tau": np.array(0.01), "r": np.array(1.0)}
+    return Neuron(ONE, **{**fields, **changes})
+
+
+@pytest.mark.parametrize(
+    ("shape", "node", "expected"),
+    [
+        ((2, 9), Conv1d(zeros(4, 1, 3), stride=2, padding=1, dilation=2, groups=2), (4, 4)),
+        ((2, 3, 4), Scale(zeros(2, 3, 4)), (2, 3, 4)),
+        ((5,), Threshold(ONE, compare=">"), (5,)),
+        ((5,), Delay(np.arange(5)), (5,)),
+        ((5,), LI(decay=zeros(5)), (5,)),
+        ((5,), lif(), (5,)),
+        ((5,), lif(decay=np.exp(np.float32(-0.1)), scheme="exp_delta"), (5,)),
+        ((5,), Neuron(ONE, reset="value", v_reset=zeros(5), compare=">"), (5,)),
+    ],
+)
+def test_shapes_of_the_other_nodes(shape, node, expected):
+    graph = Graph({"in": Input(shape), "n": node, "out": Output()}, (("in", "n"), ("n", "out")))
+    assert graph.shapes["n"] == expected
+
+
+@pytest.mark.parametrize(
+    ("code", "shape", "node"),
+    [
+        ("shape", (2, 9, 9), Conv1d(zeros(4, 2, 3))),
+        ("shape", (3, 9), Conv1d(zeros(4, 2, 3))),
+        ("shape", (2, 2), Conv1d(zeros(4, 2, 3))),
+        ("shape", (2, 3), Scale(zeros(3))),
+        ("shape", (5,), Threshold(zeros(4))),
+        ("option", (5,), Threshold(ONE, compare="<")),
+        ("delay", (5,), Delay(np.array(1.5))),
+        ("delay", (5,), Delay(np.array(-1))),
+        ("shape", (5,), LI(v_leak=zeros(4))),
+        ("option", (5,), Neuron(ONE, compare="=")),
+        ("option", (5,), Neuron(ONE, reset="soft")),
+        ("reset", (5,), Neuron(ONE, reset="value")),
+        ("reset", (5,), Neuron(ONE, v_reset=ONE)),
+        ("integration", (5,), lif(decay=np.array(0.8, np.float32))),
+        ("integration", (5,), lif(input_gain=np.array(1, np.float32))),
+        ("integration", (5,), lif(tau=None)),
+        ("integration", (5,), lif(tau=np.array(-0.01))),
+        ("option", (5,), lif(scheme="runge")),
+    ],
+)
+def test_nodes_that_do_not_fit_are_refused(code, shape, node):
+    assert "n" in refusal(code, {"in": Input(shape), "n": node, "out": Output()}, (("in", "n"), ("n", "out")))
+
+
+def recurrent(loop):
+    nodes = {"in": Input((4,)), "sum": Add(), "n": Neuron(ONE), "loop": loop, "w": Linear(zeros(4, 4)), "out": Output()}
+    return nodes, (("in", "sum"), ("w", "sum"), ("sum", "n"), ("n", "loop"), ("loop", "w"), ("n", "out"))
+
+
+def test_a_loop_is_closed_by_a_feedback():
+    graph = Graph(*recurrent(Feedback((4,))))
+    assert graph.shapes["w"] == (4,)
+    order = list(graph.nodes)
+    assert order.index("loop") < order.index("w") < order.index("sum") < order.index("n")
+    assert graph.predecessors("loop") == ("n",)
+
+
+def recurrent_with_wrong_shape():
+    nodes, edges = recurrent(Feedback((5,)))
+    return {**nodes, "w": Linear(zeros(4, 5))}, edges
+
+
+def test_a_loop_without_feedback_is_refused():
+    assert "Feedback" in refusal("cycle", *recurrent(Scale(ONE)))
+    assert "declared" in refusal("shape", *recurrent_with_wrong_shape())
+
+
+def test_concatenated_channels():
+    nodes = {"in": Input((2, 3, 4)), "a": Conv2d(zeros(5, 2, 1, 1)), "c": Concat(), "out": Output()}
+    edges = (("in", "a"), ("in", "c"), ("a", "c"), ("c", "out"))
+    assert Graph(nodes, edges).shapes["c"] == (7, 3, 4)
+    assert "Concat" in refusal("shape", {**nodes, "a": Conv2d(zeros(5, 2, 2, 2))}, edges)

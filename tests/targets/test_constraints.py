@@ -120,6 +120,7 @@ BROKEN = {
     "v-min-range": (conv_layer(neuron=spiking(v_min=int16(0))), "conv2d", "use v_min=None"),
     "decay": (conv_layer(neuron=spiking(decay=np.float32(0.9))), "conv2d", "train with IAF neurons"),
     "input-gain": (conv_layer(neuron=spiking(input_gain=np.float32(0.5))), "conv2d", "by the gain"),
+    "compare": (conv_layer(neuron=spiking(compare=">")), "conv2d", 'train with ">="'),
     "reset": (conv_layer(neuron=spiking(reset="none")), "conv2d", 'use reset="subtract" or "zero"'),
     "initial-v": (conv_layer(neuron=spiking(initial_v=np.array(40000))), "conv2d", "start from potentials between"),
     "weight-range": (
