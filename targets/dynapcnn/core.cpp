@@ -82,6 +82,13 @@ struct Source {  // one core that feeds this one; two edges when both its destin
     bool lossless = false;  // one edge, along which nothing can fall outside
 };
 
+// Where the host's events of some features go.
+struct Entry {
+    int core = 0;
+    uint32_t first = 0, count = 0;  // features
+    uint32_t shift = 0;             // added to the feature counted from `first`
+};
+
 // A vector of neurons of which some fire.
 struct Pending {
     uint32_t mask;     // which
@@ -104,11 +111,17 @@ struct Core {
     std::vector<uint32_t> lanes;  // address of each neuron of a run, relative to the first
     std::array<Reach, kMaxSide> rows, columns;
     std::vector<Source> sources;
+    size_t entries = 0;  // ways by which the host's events come in
     int dense = 0;                 // vectors of a core whose neuron map is 1x1, or 0
     std::vector<int16_t> nothing;  // weights of an event that reaches no neuron of such a core
     std::vector<Pending> pending;  // scratch of the vector functions
     size_t batch = 1;              // events that they take on before they emit spikes
 
+    uint32_t decimation = 0;  // one spike of this many leaves, or 0
+    uint32_t passing = 0;     // which one of them
+    uint32_t thinned = 0;     // how many of them came so far
+
+    std::vector<uint32_t> host;    // events of this chunk that the host, or the pre-processing, sends to this core
     std::vector<uint32_t> inbox;   // events to process, in order; size() is the capacity
     size_t arrived = 0;            // number of events in it
     std::vector<uint32_t> spikes;  // spikes of this chunk, unpooled; size() is the capacity
@@ -545,10 +558,9 @@ nb::object owned(T* data, std::initializer_list<size_t> shape) {
 
 class Network {
 public:
-    Network(const std::string& isa, int entry, double slow_clock_hz, int emission_order, bool fifo,
+    Network(const std::string& isa, double slow_clock_hz, int emission_order, bool fifo,
             bool zero_weight_touches, bool wrap, bool tick_fires, bool tick_first, bool compute_outside)
         : isa_(choose(isa)),
-          entry_(entry),
           hz_(slow_clock_hz),
           order_(emission_order),
           fifo_(fifo),
@@ -560,7 +572,7 @@ public:
 
     void add_core(std::array<int, 3> input, std::array<int, 3> output, int k, std::array<int, 2> stride,
                   std::array<int, 2> padding, Weights weights, Biases biases, int high, int low, bool hard, bool leak,
-                  Potentials initial) {
+                  Potentials initial, int decimation, bool pass_first) {
         cores_.emplace_back();
         Core& core = cores_.back();
         std::tie(core.C, core.H, core.W) = std::make_tuple(input[0], input[1], input[2]);
@@ -570,6 +582,8 @@ public:
         core.hard = hard;
         core.leak = leak;
         core.wrap = wrap_;
+        core.decimation = static_cast<uint32_t>(decimation);
+        core.passing = pass_first ? 0 : core.decimation - 1;
         core.zero_touches = zero_touches_;
         core.tick_fires = tick_fires_;
         core.compute_outside = compute_outside_;
@@ -625,6 +639,12 @@ public:
                             1);
     }
 
+    void add_entry(int core, int first, int count, int shift) {
+        entries_.push_back({core, static_cast<uint32_t>(first), static_cast<uint32_t>(count),
+                            static_cast<uint32_t>(shift)});
+        cores_[core].entries += 1;
+    }
+
     void connect(int from, int to, int log2_pooling, int shift) {
         std::vector<Source>& sources = cores_[to].sources;
         if (sources.empty() || sources.back().core != from) sources.push_back({from, {}, false});
@@ -638,7 +658,10 @@ public:
     }
 
     void reset() {
-        for (Core& core : cores_) core.state = core.initial;
+        for (Core& core : cores_) {
+            core.state = core.initial;
+            core.thinned = 0;
+        }
         ticks_ = 0;
     }
 
@@ -703,8 +726,9 @@ private:
 
     // Cut the events and the clock's ticks into chunks of steps.
     void stream(const uint8_t* bytes, size_t n, int64_t until_us, const std::vector<bool>& record) {
-        const bool joins =
-            std::any_of(cores_.begin(), cores_.end(), [](const Core& core) { return core.sources.size() > 1; });
+        const bool joins = std::any_of(cores_.begin(), cores_.end(), [](const Core& core) {
+            return core.sources.size() + (core.entries > 0) > 1;
+        });
         queued_ = fifo_ && joins;
         for (size_t i = 0; i <= n; ++i) {
             HostEvent event{until_us, 0, 0, 0};
@@ -726,8 +750,17 @@ private:
         if (event == kTick)
             ticked_.push_back(tag);
         else
-            host_.push_back(tag | event);
+            enter(tag, event);
         if (times_.size() == (queued_ ? 1 : chunk_)) flush(record);
+    }
+
+    void enter(uint32_t tag, uint32_t event) {
+        for (const Entry& entry : entries_) {
+            const uint32_t feature = feature_of(event) - entry.first;
+            if (feature >= entry.count) continue;
+            cores_[entry.core].host.push_back(tag | pack(feature + entry.shift, y_of(event), x_of(event)));
+            if (queued_) entered_.push_back(entry.core);
+        }
     }
 
     void flush(const std::vector<bool>& record) {
@@ -747,13 +780,14 @@ private:
         if (work < 16384) chunk_ = std::min<size_t>(kMaxSteps, chunk_ * 2);
         times_.clear();
         ticked_.clear();
-        host_.clear();
+        entered_.clear();
+        for (Core& core : cores_) core.host.clear();
     }
 
     void core_by_core() {
         for (size_t index = 0; index < cores_.size(); ++index) {
             Core& core = cores_[index];
-            const uint32_t* events = gather(core, static_cast<int>(index));
+            const uint32_t* events = gather(core);
             const uint32_t* const end = events + core.arrived;
             if (core.leak)
                 for (uint32_t tag : ticked_) {
@@ -787,7 +821,8 @@ private:
                     tick(cores_[index], tag);
                     send(index, 0);
                 }
-        for (uint32_t event : host_) queue.emplace_back(entry_, event);
+        std::vector<size_t> taken(cores_.size(), 0);
+        for (int index : entered_) queue.emplace_back(index, cores_[index].host[taken[index]++]);
         while (!queue.empty()) {
             const auto [index, event] = queue.front();
             queue.pop_front();
@@ -809,19 +844,17 @@ private:
     }
 
     // Fill a core's inbox from the host and from the cores that feed it; returns its first event.
-    const uint32_t* gather(Core& core, int index) {
+    const uint32_t* gather(Core& core) {
         core.arrived = 0;
-        if (core.sources.empty() && index == entry_) {
-            core.arrived = host_.size();
-            return host_.data();
+        if (core.sources.empty() && core.entries) {
+            core.arrived = core.host.size();
+            return core.host.data();
         }
-        size_t most = host_.size();
+        size_t most = core.host.size();
         for (const Source& source : core.sources) most += cores_[source.core].fired * source.edges.size();
         if (core.inbox.size() < most) core.inbox.resize(2 * most);
-        if (index == entry_) {
-            std::copy(host_.begin(), host_.end(), core.inbox.begin());
-            core.arrived = host_.size();
-        }
+        std::copy(core.host.begin(), core.host.end(), core.inbox.begin());
+        core.arrived = core.host.size();
         for (const Source& source : core.sources) {
             const Core& from = cores_[source.core];
             if (source.lossless) {
@@ -832,7 +865,7 @@ private:
                     for (const Edge& edge : source.edges) forward(core, from.spikes[i], edge);
             }
         }
-        if (core.sources.size() + (index == entry_) > 1)
+        if (core.sources.size() + (core.entries > 0) > 1)
             std::stable_sort(core.inbox.begin(), core.inbox.begin() + static_cast<ptrdiff_t>(core.arrived),
                              [](uint32_t a, uint32_t b) { return tag_of(a) < tag_of(b); });
         return core.inbox.data();
@@ -840,7 +873,20 @@ private:
 
     void process(Core& core, const uint32_t* events, size_t n) {
         core.events += n;
+        const size_t before = core.fired;
         isa_.events[core.hard][core.mode](core, events, n);
+        if (core.decimation) thin(core, before);
+    }
+
+    // Let one of every n spikes pass, in the order of emission.
+    static void thin(Core& core, size_t from) {
+        size_t kept = from;
+        for (size_t i = from; i < core.fired; ++i) {
+            core.spikes[kept] = core.spikes[i];
+            kept += core.thinned == core.passing;
+            if (++core.thinned == core.decimation) core.thinned = 0;
+        }
+        core.fired = kept;
     }
 
     void tick(Core& core, uint32_t tag) {
@@ -848,6 +894,7 @@ private:
         const size_t before = core.fired;
         isa_.update[core.hard][core.mode](core, tick_patch(core, tag >> 24), core.tick_fires);
         if (core.sort_by_feature) sort_spikes(core, before);
+        if (core.decimation) thin(core, before);
     }
 
     // Count the chunk's spikes and record them: step by step, and within a step layer by layer.
@@ -874,7 +921,6 @@ private:
     static constexpr uint32_t kTick = 0xFFFFFFFFu;
 
     Isa isa_;
-    int entry_;
     double hz_;
     int order_;
     bool fifo_, zero_touches_, wrap_, tick_fires_, tick_first_, compute_outside_;
@@ -884,21 +930,25 @@ private:
     std::vector<Core> cores_;
     std::vector<std::vector<std::pair<int, Edge>>> outgoing_;
     std::vector<int64_t> times_;
-    std::vector<uint32_t> ticked_, host_;
+    std::vector<Entry> entries_;
+    std::vector<uint32_t> ticked_;
+    std::vector<int> entered_;  // with one queue: the cores that the step's events enter, in order
     std::vector<Spike> recorded_;
 };
 
 void bind(nb::module_& module) {
     module.def("instruction_sets", &names, "Instruction sets this machine has, best first.");
     nb::class_<Network>(module, "Network")
-        .def(nb::init<const std::string&, int, double, int, bool, bool, bool, bool, bool, bool>(), nb::arg("isa"),
-             nb::arg("entry"), nb::arg("slow_clock_hz"), nb::arg("emission_order"), nb::arg("fifo"),
+        .def(nb::init<const std::string&, double, int, bool, bool, bool, bool, bool, bool>(), nb::arg("isa"),
+             nb::arg("slow_clock_hz"), nb::arg("emission_order"), nb::arg("fifo"),
              nb::arg("zero_weight_touches"), nb::arg("wrap"), nb::arg("tick_fires"), nb::arg("tick_first"),
              nb::arg("compute_outside"))
         .def("add_core", &Network::add_core, nb::arg("input_shape"), nb::arg("output_shape"), nb::arg("kernel_size"),
              nb::arg("stride"), nb::arg("padding"), nb::arg("weights").noconvert(), nb::arg("biases").noconvert(),
              nb::arg("threshold_high"), nb::arg("threshold_low"), nb::arg("return_to_zero"), nb::arg("leak_enable"),
-             nb::arg("initial").noconvert())
+             nb::arg("initial").noconvert(), nb::arg("decimation"), nb::arg("pass_first"))
+        .def("add_entry", &Network::add_entry, nb::arg("core"), nb::arg("first_feature"), nb::arg("features"),
+             nb::arg("feature_shift"))
         .def("connect", &Network::connect, nb::arg("source"), nb::arg("destination"), nb::arg("log2_pooling"),
              nb::arg("feature_shift"))
         .def("reset", &Network::reset)

@@ -8,8 +8,9 @@ from neurodeploy.events.array import EventArray
 from neurodeploy.extension import native
 from neurodeploy.target import SPIKE_DTYPE, Execution
 from neurodeploy.targets.dynapcnn.by_layer import by_layer
+from neurodeploy.targets.dynapcnn.dvs import pass_events
 from neurodeploy.targets.dynapcnn.executable import check_executable, check_input, recorded_layers
-from neurodeploy.targets.dynapcnn.program import DynapcnnProgram
+from neurodeploy.targets.dynapcnn.program import DECIMATION, DynapcnnProgram
 from neurodeploy.targets.dynapcnn.switches import Switches
 
 _ORDERS = {"kernel": 0, "y_x_f": 1, "f_y_x": 2}
@@ -39,15 +40,14 @@ class Emulator:
         *,
         _isa: str = "",
     ) -> None:
-        check_executable(program, slow_clock_hz)
-        self.program = program
         self.switches = switches or Switches()
+        check_executable(program, slow_clock_hz, self.switches)
+        self.program = program
         self.slow_clock_hz = slow_clock_hz
         rank = {core.core: index for index, core in enumerate(program.cores)}
         # The instruction set is chosen at run time; all of them give the same bits (_isa forces one, for tests).
         self._network = native.dynapcnn.Network(
             isa=_isa,
-            entry=rank[program.entry_core],
             slow_clock_hz=slow_clock_hz or 0.0,
             emission_order=_ORDERS[self.switches.emission_order],
             fifo=self.switches.interleaving == "fifo",
@@ -59,6 +59,7 @@ class Emulator:
         )
         for core in program.cores:
             initial = core.neurons_initial_value
+            interval = core.output_decimator_interval
             self._network.add_core(
                 input_shape=core.input_shape,
                 output_shape=core.output_shape,
@@ -72,7 +73,17 @@ class Emulator:
                 return_to_zero=core.return_to_zero,
                 leak_enable=core.leak_enable,
                 initial=np.ascontiguousarray(np.zeros(core.output_shape, np.int16) if initial is None else initial),
+                decimation=0 if interval is None else DECIMATION[interval],
+                pass_first=self.switches.decimator_phase == "first",
             )
+        first = 0
+        for port in program.inputs:
+            entries = list(port.entries)
+            if port.dvs is not None and self.switches.destination_order == "last_to_first":
+                entries.reverse()
+            for entry in entries:
+                self._network.add_entry(rank[entry.core], first, port.shape[0], entry.feature_shift)
+            first += port.shape[0]
         for core in program.cores:
             destinations = list(core.destinations)
             if self.switches.destination_order == "last_to_first":
@@ -109,6 +120,7 @@ class Emulator:
         events, end_us = check_input(self.program, events, self._now_us, until_us)
         wanted = recorded_layers(self.program, record)
         recorded = [core.layer in wanted for core in self.program.cores]
+        events = self._preprocessed(events)
         raw = np.ascontiguousarray(events).view(np.uint8).reshape(-1, events.dtype.itemsize)
         spikes, counts, counters = self._network.run(raw, recorded, end_us)
         self._now_us = end_us
@@ -118,3 +130,19 @@ class Emulator:
             counts,
             [dict(zip(_COUNTERS, row, strict=True)) for row in counters.tolist()],
         )
+
+    def _preprocessed(self, events: EventArray) -> EventArray:
+        """The events that enter the cores; the features of every input stay in its own range."""
+        first = 0
+        for port in self.program.inputs:
+            if port.dvs is not None:
+                own = np.flatnonzero((events["p"] >= first) & (events["p"] < first + port.shape[0]))
+                mine = events[own]
+                mine["p"] -= first
+                found, passed = pass_events(port.dvs, mine, self.switches)
+                found["p"] += first
+                events = events.copy()
+                events[own[passed]] = found
+                events = np.delete(events, own[~passed])
+            first += port.shape[0]
+        return events

@@ -7,7 +7,8 @@ import numpy as np
 
 from neurodeploy.errors import EmulationError, ProgramError
 from neurodeploy.events.array import EventArray, as_events
-from neurodeploy.targets.dynapcnn.program import CoreProgram, DynapcnnProgram
+from neurodeploy.targets.dynapcnn.program import DECIMATION, CoreProgram, DynapcnnProgram, InputPort
+from neurodeploy.targets.dynapcnn.switches import Switches
 
 #: Widths of an event's address inside the chip: features 0..1023, rows and columns 0..127.
 MAX_FEATURES, MAX_SIDE = 1024, 128
@@ -89,12 +90,58 @@ def check_parts(program: DynapcnnProgram) -> None:
         previous = core
 
 
-def check_executable(program: DynapcnnProgram, slow_clock_hz: float | None) -> None:
+def check_inputs(program: DynapcnnProgram) -> None:
+    """Every input leads to configured cores, with events that they can hold.
+
+    Raises:
+        ProgramError: it does not.
+    """
+    shapes = {core.core: core.input_shape for core in program.cores}
+    if sum(port.dvs is not None for port in program.inputs) > 1:
+        _refuse_input(program.inputs[0], "a chip has one pre-processing layer, and several inputs go through it.")
+    if program.input_shape[0] > 256 and len(program.inputs) > 1:
+        _refuse_input(program.inputs[0], f"the inputs have {program.input_shape[0]} features; events hold 256.")
+    for port in program.inputs:
+        if not port.entries:
+            _refuse_input(port, "it leads to no core.")
+        shape = port.shape
+        if port.dvs is not None:
+            if port.shape[0] > 2 or len(port.entries) > 2:
+                _refuse_input(port, "the pre-processing has two polarities and two destinations.")
+            sides = [side // pool for side, pool in zip(port.shape[1:], port.dvs.pooling, strict=True)]
+            for side, first, last in zip(sides, port.dvs.origin, port.dvs.cut, strict=True):
+                if not 0 <= first <= last < side:
+                    _refuse_input(port, f"its region {first}..{last} is not within 0..{side - 1}.")
+            shape = port.dvs.output_shape(port.shape[0])
+        for entry in port.entries:
+            if entry.core not in shapes:
+                _refuse_input(port, f"core {entry.core} is not configured (configured: {sorted(shapes)}).")
+            c, *size = shapes[entry.core]
+            if entry.feature_shift < 0 or shape[0] + entry.feature_shift > c or list(shape[1:]) != size:
+                _refuse_input(
+                    port,
+                    f"its events {shape}, shifted by {entry.feature_shift} features, do not fit core {entry.core}, "
+                    f"which takes {shapes[entry.core]}.",
+                )
+    if program.inputs[0].entries[0].core != program.entry_core:
+        _refuse_input(program.inputs[0], f"its first core is not entry_core, {program.entry_core}.")
+
+
+def _refuse_input(port: InputPort, message: str) -> None:
+    raise ProgramError(
+        f"input {port.name!r}: {message}",
+        remedy="compile the network again; this program is not consistent.",
+        code="program-inconsistent",
+    )
+
+
+def check_executable(program: DynapcnnProgram, slow_clock_hz: float | None, switches: Switches) -> None:
     """Refuse what cannot be executed event by event.
 
     Args:
         program: the configuration.
         slow_clock_hz: ticks of the slow clock per second, or None for no clock.
+        switches: answers to the open questions; one refuses programs with an event filter.
 
     Raises:
         ProgramError: shapes, types, thresholds, initial values or destinations that do not fit together.
@@ -114,9 +161,19 @@ def check_executable(program: DynapcnnProgram, slow_clock_hz: float | None) -> N
             code="program-inconsistent",
         )
     check_parts(program)
+    check_inputs(program)
+    if switches.event_filter == "refuse" and any(port.dvs and port.dvs.event_filter for port in program.inputs):
+        raise EmulationError(
+            "the program uses the event filter of the sensor's pre-processing; how it decides is not documented.",
+            remedy='compile without a filter, or set the switch event_filter to "pass_all" to emulate without it.',
+            code="event-filter",
+        )
     for index, core in enumerate(program.cores):
         _check_shapes(core)
         _check_thresholds(core)
+        interval = core.output_decimator_interval
+        if interval is not None and not 0 <= interval < len(DECIMATION):
+            _refuse(core, f"output_decimator_interval = {interval}; it must be 0..{len(DECIMATION) - 1}.")
         if len(core.destinations) > 2:
             _refuse(core, f"{len(core.destinations)} destinations; a core has two.")
         for destination in core.destinations:
@@ -167,6 +224,11 @@ def check_input(
         EmulationError: time runs backwards.
     """
     events = as_events(events, sensor_size=program.input_shape)
+    first = 0
+    for port in program.inputs if len(program.inputs) > 1 else ():
+        own = events[(events["p"] >= first) & (events["p"] < first + port.shape[0])]
+        as_events(own, sensor_size=(256, *port.shape[1:]), source=f"events of input {port.name!r}")
+        first += port.shape[0]
     start_us = int(events["t"][0]) if events.size else now_us
     last_us = int(events["t"][-1]) if events.size else now_us
     end_us = last_us if until_us is None else until_us

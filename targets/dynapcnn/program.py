@@ -8,9 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurodeploy.errors import ProgramError
+from neurodeploy.targets.dynapcnn.dvs import DvsLayer
 
 Pair = tuple[int, int]
 MapShape = tuple[int, int, int]
+
+#: One spike of this many passes a decimator, by the number in its interval field (Datasheet V1.0; 64 is not there).
+DECIMATION = (2, 4, 8, 16, 32, 128, 256, 512)
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,31 @@ class Destination:
     core: int
     pooling: int = 1
     feature_shift: int = 0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A core that takes an input's events, with ``feature_shift`` added to their feature."""
+
+    core: int
+    feature_shift: int = 0
+
+
+@dataclass(frozen=True)
+class InputPort:
+    """One input of the network.
+
+    Attributes:
+        name: of the input.
+        shape: ``(C, H, W)`` of the events that the user gives.
+        entries: the cores that take them. The host sends an event to each; or the pre-processing does, to at most two.
+        dvs: the pre-processing that the events pass first, or None where the host writes to the cores.
+    """
+
+    name: str
+    shape: MapShape
+    entries: tuple[Entry, ...]
+    dvs: DvsLayer | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +71,7 @@ class CoreProgram:
         neurons_initial_value: int16 ``[F, H, W]``, or None for all zero.
         destinations: at most two.
         first_feature: None when it holds the whole layer; else the feature of the layer that is its feature 0.
+        output_decimator_interval: one spike of ``DECIMATION[interval]`` leaves the core; None: the decimator is off.
     """
 
     layer: str
@@ -61,6 +91,7 @@ class CoreProgram:
     destinations: tuple[Destination, ...]
     neurons_initial_value: NDArray[np.int16] | None = None
     first_feature: int | None = None
+    output_decimator_interval: int | None = None
 
     @property
     def name(self) -> str:
@@ -86,12 +117,14 @@ class DynapcnnProgram:
         target: name of the chip.
         cores: the configured cores in network (topological) order; the parts of one layer follow each other, in the
             order of their features.
-        entry_core: the core that takes the host's events, with ``p`` as the feature.
+        entry_core: the core that takes the host's events, with ``p`` as the feature; the first one of several.
+        ports: the inputs; empty for one input that goes straight into ``entry_core``.
     """
 
     target: str
     cores: tuple[CoreProgram, ...]
     entry_core: int
+    ports: tuple[InputPort, ...] = ()
 
     family: ClassVar[str] = "dynapcnn"
 
@@ -106,9 +139,22 @@ class DynapcnnProgram:
         return tuple(core.name for core in self.cores)
 
     @property
+    def inputs(self) -> tuple[InputPort, ...]:
+        """Every input, in the order of their features in the user's events."""
+        if self.ports:
+            return self.ports
+        shape = next(core.input_shape for core in self.cores if core.core == self.entry_core)
+        return (InputPort("input", shape, (Entry(self.entry_core),)),)
+
+    @property
     def input_shape(self) -> MapShape:
-        """``(C, H, W)`` of the entry core."""
-        return next(core.input_shape for core in self.cores if core.core == self.entry_core)
+        """``(C, H, W)`` of the user's events.
+
+        Several inputs share one stream: the features of the second begin where those of the first end, and the map is
+        as large as the largest.
+        """
+        shapes = [port.shape for port in self.inputs]
+        return sum(c for c, _, _ in shapes), max(h for _, h, _ in shapes), max(w for _, _, w in shapes)
 
     def layer_shape(self, layer: str) -> MapShape:
         """``(F, H, W)`` of a layer's neurons, all parts together.
@@ -134,12 +180,15 @@ class DynapcnnProgram:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready data with the field names of samna's configuration object; see ``README.md``."""
-        return {
+        data: dict[str, Any] = {
             "target": self.target,
             "entry_core": self.entry_core,
             "layers": [_place(core) for core in self.cores],
             "cnn_layers": {str(core.core): cnn_layer(core) for core in self.cores},
         }
+        if self.ports:
+            data["inputs"] = [input_port(port) for port in self.ports]
+        return data
 
 
 def _unknown(name: str, names: Iterable[str]) -> ProgramError:
@@ -153,8 +202,39 @@ def _place(core: CoreProgram) -> dict[str, Any]:
     return place if core.first_feature is None else {**place, "first_feature": core.first_feature}
 
 
+def input_port(port: InputPort) -> dict[str, Any]:
+    """One input as JSON-ready data."""
+    entries = [{"layer": entry.core, "feature_shift": entry.feature_shift} for entry in port.entries]
+    data = {"name": port.name, "shape": _shape(port.shape), "entries": entries}
+    return data if port.dvs is None else {**data, "dvs_layer": dvs_layer(port.dvs)}
+
+
+def dvs_layer(dvs: DvsLayer) -> dict[str, Any]:
+    """The pre-processing as JSON-ready data, with the vendor's names; the event filter is beside it there."""
+    found = dvs.event_filter
+    return {
+        "pooling": _xy(dvs.pooling),
+        "origin": _xy(dvs.origin),
+        "cut": _xy(dvs.cut),
+        "on_channel": dvs.on_channel,
+        "off_channel": dvs.off_channel,
+        "merge": dvs.merge,
+        "mirror": {"x": dvs.mirror[1], "y": dvs.mirror[0]},
+        "mirror_diagonal": dvs.mirror_diagonal,
+        "pass_sensor_events": dvs.pass_sensor_events,
+        "monitor_enable": dvs.monitor_enable,
+        "raw_monitor_enable": dvs.raw_monitor_enable,
+        "dvs_filter": None
+        if found is None
+        else {"mode": found.mode, "filter_size": _xy(found.size), "threshold": found.threshold},
+    }
+
+
 def cnn_layer(core: CoreProgram) -> dict[str, Any]:
     """One core as JSON-ready data, with the vendor's names and its order of axes."""
+    interval = core.output_decimator_interval
+    # Left out where it is off: not every chip of the family is known to have one.
+    decimator = {} if interval is None else {"output_decimator_enable": True, "output_decimator_interval": interval}
     initial = core.neurons_initial_value
     unused = {"enable": False, "layer": 0, "pooling": 1, "feature_shift": 0}
     return {
@@ -179,6 +259,7 @@ def cnn_layer(core: CoreProgram) -> dict[str, Any]:
             for end in core.destinations
         ]
         + [unused] * (2 - len(core.destinations)),
+        **decimator,
     }
 
 

@@ -13,8 +13,9 @@ import numpy as np
 from neurodeploy.events.array import EventArray
 from neurodeploy.target import SPIKE_DTYPE, Execution
 from neurodeploy.targets.dynapcnn.by_layer import by_layer
+from neurodeploy.targets.dynapcnn.dvs import leaves
 from neurodeploy.targets.dynapcnn.executable import check_executable, check_input, recorded_layers
-from neurodeploy.targets.dynapcnn.program import CoreProgram, DynapcnnProgram
+from neurodeploy.targets.dynapcnn.program import DECIMATION, CoreProgram, DynapcnnProgram
 from neurodeploy.targets.dynapcnn.switches import Switches
 
 Address = tuple[int, int, int]  # (feature, y, x)
@@ -28,9 +29,9 @@ class Specification:
     def __init__(
         self, program: DynapcnnProgram, switches: Switches | None = None, slow_clock_hz: float | None = None
     ) -> None:
-        check_executable(program, slow_clock_hz)
-        self.program = program
         self.switches = switches or Switches()
+        check_executable(program, slow_clock_hz, self.switches)
+        self.program = program
         self.slow_clock_hz = slow_clock_hz
         self._rank = {core.core: rank for rank, core in enumerate(program.cores)}
         self.reset()
@@ -45,6 +46,7 @@ class Specification:
         ]
         self._now_us = 0
         self._ticks = 0
+        self._thinned = [0 for _ in self.program.cores]
 
     def run(self, events: EventArray, *, record: Sequence[str] | None = None, until_us: int | None = None) -> Execution:
         """Feed events; afterwards run the clock on as if an event came at ``until_us``."""
@@ -55,7 +57,7 @@ class Specification:
         spikes: list[tuple[int, int, int, int, int]] = []
         for t, x, y, p in events.tolist():
             spikes += self._clock(t)
-            spikes += self._step(t, (p, y, x))
+            spikes += self._step(t, self._enter(p, y, x))
         spikes += self._clock(until_us)
         self._now_us = until_us
         cores = self.program.cores
@@ -76,7 +78,22 @@ class Specification:
             self._ticks += 1
             yield from self._step(tick_us, None)
 
-    def _step(self, t: int, event: Address | None) -> list[tuple[int, int, int, int, int]]:
+    def _enter(self, p: int, y: int, x: int) -> list[tuple[int, Address]]:
+        """The cores (by rank) that an event of the user enters, and its address there."""
+        first = 0
+        for port in self.program.inputs:
+            if first <= p < first + port.shape[0]:
+                break
+            first += port.shape[0]
+        found = (p - first, y, x) if port.dvs is None else leaves(port.dvs, p - first, y, x, self.switches)
+        if found is None:
+            return []
+        entries = list(port.entries)
+        if port.dvs is not None and self.switches.destination_order == "last_to_first":
+            entries.reverse()
+        return [(self._rank[entry.core], (found[0] + entry.feature_shift, *found[1:])) for entry in entries]
+
+    def _step(self, t: int, entering: list[tuple[int, Address]] | None) -> list[tuple[int, int, int, int, int]]:
         """One host event, or one tick (None), through the whole network; its spikes, layer by layer."""
         spikes: list[tuple[int, int, int, int, int]] = []
         # What waits to be processed: (place in the order of work, order of arrival, core, event; None = leak).
@@ -88,8 +105,9 @@ class Specification:
             heapq.heappush(pending, (rank if self.switches.interleaving == "layers" else 0, arrivals, rank, what))
             arrivals += 1
 
-        if event is not None:
-            push(self._rank[self.program.entry_core], event)
+        if entering is not None:
+            for rank, event in entering:
+                push(rank, event)
         else:
             for rank, core in enumerate(self.program.cores):
                 if core.leak_enable:
@@ -101,7 +119,7 @@ class Specification:
             destinations = list(core.destinations)
             if self.switches.destination_order == "last_to_first":
                 destinations.reverse()
-            for f, y, x in fired:
+            for f, y, x in self._thin(rank, core, fired):
                 spikes.append((rank, t, f, y, x))
                 self._counts[rank][f, y, x] += 1
                 self._counters[rank]["spikes"] += 1
@@ -113,6 +131,19 @@ class Specification:
                     else:
                         self._counters[target]["dropped"] += 1
         return sorted(spikes, key=lambda spike: spike[0])
+
+    def _thin(self, rank: int, core: CoreProgram, fired: list[Address]) -> list[Address]:
+        """What a core's decimator lets pass: one spike of every n, in the order of emission."""
+        if core.output_decimator_interval is None:
+            return fired
+        n = DECIMATION[core.output_decimator_interval]
+        passing = n - 1 if self.switches.decimator_phase == "last" else 0
+        kept = []
+        for address in fired:
+            if self._thinned[rank] == passing:
+                kept.append(address)
+            self._thinned[rank] = (self._thinned[rank] + 1) % n
+        return kept
 
     def _accepts(self, core: CoreProgram, address: Address) -> bool:
         inside = all(value < size for value, size in zip(address[1:], core.input_shape[1:], strict=True))

@@ -1,6 +1,6 @@
 """The open questions of the chip's event processing, each a named switch.
 
-Public documents leave these points open; letters a to h name them the way ``README.md`` in this folder does. The
+Public documents leave these points open; letters a to k name them the way ``README.md`` in this folder does. The
 defaults are the emulator's reference behaviour. Running a network under both settings shows what the answer is worth.
 """
 
@@ -15,6 +15,9 @@ Overflow = Literal["saturate", "wrap"]
 TickOrder = Literal["before_events", "after_events"]
 DestinationOrder = Literal["first_to_last", "last_to_first"]
 OutsideEvents = Literal["drop", "compute"]
+DecimatorPhase = Literal["last", "first"]
+Polarity = Literal[0, 1]
+EventFilterModel = Literal["refuse", "pass_all"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,10 @@ class Switches:
         outside_events: (h) events whose ``y`` or ``x`` lies outside the receiving core's declared input map: ``"drop"``
             counts and drops them; ``"compute"`` lets the address arithmetic reach edge neurons through the padding. A
             feature without weights is always dropped.
+        decimator_phase: (i) which spike of each n an output decimator lets pass, the last or the first.
+        on_feature: (j) the feature that the sensor's pre-processing gives to ON events; OFF events get the other one.
+        event_filter: (k) how the pre-processing's event filter decides is not documented: ``"refuse"`` programs that
+            use it, or let every event pass (``"pass_all"``).
 
     Raises:
         ConfigError: a value that the switch does not have.
@@ -50,6 +57,9 @@ class Switches:
     tick_order: TickOrder = "before_events"
     destination_order: DestinationOrder = "first_to_last"
     outside_events: OutsideEvents = "drop"
+    decimator_phase: DecimatorPhase = "last"
+    on_feature: Polarity = 1
+    event_filter: EventFilterModel = "refuse"
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():

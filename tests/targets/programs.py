@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from neurodeploy.events.array import EventArray, make_events
-from neurodeploy.targets.dynapcnn.program import CoreProgram, Destination, DynapcnnProgram
+from neurodeploy.targets.dynapcnn.dvs import DvsLayer
+from neurodeploy.targets.dynapcnn.program import CoreProgram, Destination, DynapcnnProgram, Entry, InputPort
 from neurodeploy.targets.dynapcnn.switches import Switches
 
 
@@ -72,6 +73,8 @@ def random_switches(rng: np.random.Generator) -> Switches:
         tick_order=pick("before_events", "after_events"),
         destination_order=pick("first_to_last", "last_to_first"),
         outside_events=pick("drop", "compute"),
+        decimator_phase=pick("last", "first"),
+        on_feature=pick(1, 0),
     )
 
 
@@ -139,3 +142,64 @@ def random_program(rng: np.random.Generator) -> DynapcnnProgram:
                 used.append(i)
         cores.append(_random_core(rng, number, input_shape))
     return program(*cores)
+
+
+def _random_port(rng: np.random.Generator, name: str, entries: list[Entry], fed: list[CoreProgram]) -> InputPort:
+    """An input with the map of the cores it feeds, through the pre-processing or not."""
+    _, H, W = fed[0].input_shape
+    room = min(core.input_shape[0] - entry.feature_shift for core, entry in zip(fed, entries, strict=True))
+    c = int(rng.integers(1, room + 1))
+    if rng.random() < 0.4 or len(entries) > 2:
+        return InputPort(name, (c, H, W), tuple(entries))
+    merge = room < 2 or bool(rng.integers(2))
+    size = (W, H) if (swap := bool(rng.integers(2))) else (H, W)
+    pooling = tuple(int(p) for p in rng.choice([1, 2, 4], 2))
+    origin = tuple(int(o) for o in rng.integers(0, 3, 2))
+    rest = [int(r) for r in rng.integers(0, 4, 2)]
+    shape = [(o + n + r) * p for o, n, r, p in zip(origin, size, rest, pooling, strict=True)]
+    dvs = DvsLayer(
+        pooling=pooling,  # type: ignore[arg-type]
+        origin=origin,  # type: ignore[arg-type]
+        cut=tuple(o + n - 1 for o, n in zip(origin, size, strict=True)),  # type: ignore[arg-type]
+        on_channel=bool(rng.random() < 0.8),
+        off_channel=bool(rng.random() < 0.8),
+        merge=merge,
+        mirror=(bool(rng.integers(2)), bool(rng.integers(2))),
+        mirror_diagonal=swap,
+    )
+    return InputPort(name, (2, shape[0], shape[1]), tuple(entries), dvs)
+
+
+def with_random_inputs(rng: np.random.Generator, built: DynapcnnProgram) -> DynapcnnProgram:
+    """The program with a second core at the beginning, one to three inputs, and decimators."""
+    cores = list(built.cores)
+    number = next(n for n in range(9) if all(core.core != n for core in cores))
+    cores.append(_random_core(rng, number, cores[0].input_shape))
+    by_number = {core.core: core for core in cores}
+    ports = []
+    for place in range(int(rng.integers(1, 4))):
+        first = cores[0] if place == 0 else cores[rng.integers(len(cores))]
+        same = [core for core in cores if core.input_shape[1:] == first.input_shape[1:]]
+        fed = [first, *(same[i] for i in rng.integers(0, len(same), int(rng.integers(0, 2))))]
+        through_dvs = any(port.dvs for port in ports)
+        entries = [Entry(core.core, int(rng.integers(0, core.input_shape[0]))) for core in fed]
+        port = _random_port(rng, f"input{place}", entries, fed)
+        if port.dvs is not None and through_dvs:
+            port = InputPort(port.name, (1, *by_number[first.core].input_shape[1:]), port.entries)
+        ports.append(port)
+    for i, core in enumerate(cores):
+        if rng.random() < 0.4:
+            cores[i] = replace(core, output_decimator_interval=int(rng.choice([0, 0, 1, 1, 2])))
+    return replace(built, cores=tuple(cores), ports=tuple(ports))
+
+
+def random_input(rng: np.random.Generator, built: DynapcnnProgram, n: int) -> EventArray:
+    """Events for every input of the program, sorted by time."""
+    parts, first = [], 0
+    for port in built.inputs:
+        part = random_events(rng, port.shape, n)
+        part["p"] += first
+        parts.append(part)
+        first += port.shape[0]
+    events = np.concatenate(parts)
+    return events[np.argsort(events["t"], kind="stable")]
