@@ -4,6 +4,7 @@ from neurodeploy.nn.accelerate import accelerate
 from neurodeploy.nn.merge import Merge
 from neurodeploy.nn.over_time import OverTime
 from neurodeploy.nn.pooling import SumPool2d
+from neurodeploy.nn.saf import SAF, Feedback
 from neurodeploy.nn.spiking import IAF, LIF, SpikingLayer, reset_states
 from neurodeploy.surrogate import (
     Arctan,
@@ -18,8 +19,10 @@ from neurodeploy.surrogate import (
 __all__ = [
     "IAF",
     "LIF",
+    "SAF",
     "Arctan",
     "Box",
+    "Feedback",
     "Heaviside",
     "Merge",
     "OverTime",

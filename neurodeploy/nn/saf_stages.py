@@ -1,0 +1,166 @@
+"""A network as the stages that spike accumulation runs: fixed maps, weights, fixed maps, neurons."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from neurodeploy.errors import KernelError
+from neurodeploy.kernel import Parameters
+from neurodeploy.kernels.saf import WeightedMap, refuse_neuron
+from neurodeploy.kernels.saf.synapse import WEIGHTED
+from neurodeploy.nn.over_time import OverTime
+from neurodeploy.nn.pooling import SumPool2d
+from neurodeploy.nn.spiking import IAF, LIF, SpikingLayer
+
+FIXED = (torch.nn.AvgPool1d, torch.nn.AvgPool2d, torch.nn.Flatten, torch.nn.Identity, torch.nn.ZeroPad2d, SumPool2d)
+"""Linear maps without weights: they act on accumulations as on spikes."""
+
+_REMEDIES = {
+    "MaxPool2d": "use AvgPool2d: a maximum of accumulations is not the accumulation of maxima",
+    "BatchNorm1d": "leave it out, or put a parametrization such as weight normalisation on the weights",
+    "BatchNorm2d": "leave it out, or put a parametrization such as weight normalisation on the weights",
+    "Dropout": "leave it out: its mask would have to stay the same over a window",
+    "Dropout2d": "leave it out: its mask would have to stay the same over a window",
+    "ReLU": "replace it by nd.nn.LIF(..., spikes='single')",
+}
+
+
+@dataclass
+class Stage:
+    """Fixed maps, at most one weighted map, fixed maps, and neurons (None at the end of a network: a readout)."""
+
+    before: list[torch.nn.Module] = field(default_factory=list)
+    weighted: WeightedMap | None = None
+    after: list[torch.nn.Module] = field(default_factory=list)
+    neurons: SpikingLayer | None = None
+
+
+def stages(net: torch.nn.Module) -> list[Stage]:
+    """Read a ``Sequential`` (nested ones too) of linear maps and spiking layers.
+
+    Raises:
+        KernelError: a module or a neuron that cannot be run on accumulations; its name is in the message.
+    """
+    found = [Stage()]
+    for name, module in _flat(net, ""):
+        stage = found[-1]
+        if isinstance(module, SpikingLayer):
+            _refuse_layer(name, module)
+            stage.neurons = module
+            found.append(Stage())
+        elif isinstance(module, WEIGHTED):
+            if stage.weighted is not None:
+                raise KernelError(
+                    f"{name} follows another layer of weights without neurons between.",
+                    remedy="merge the two into one layer, or put an nd.nn.LIF between them.",
+                    code="saf-weights",
+                )
+            stage.weighted = WeightedMap(module, name)
+        elif isinstance(module, FIXED):
+            _refuse_flatten(name, module)
+            (stage.before if stage.weighted is None else stage.after).append(module)
+        else:
+            kind = type(module).__name__
+            raise KernelError(
+                f"{name} is a {kind}, which does not act on accumulations as on spikes.",
+                remedy=_REMEDIES.get(kind, "use Linear, Conv1d, Conv2d, average or sum pooling, Flatten, IAF and LIF")
+                + ".",
+                code="saf-module",
+            )
+    if not (found[-1].weighted or found[-1].before):
+        found.pop()
+    if not any(stage.neurons for stage in found):
+        raise KernelError(
+            "The network has no spiking layer.", remedy="add nd.nn.LIF(..., spikes='single').", code="saf-module"
+        )
+    return found
+
+
+def common_decay(found: list[Stage]) -> torch.Tensor:
+    """Return the decay, shape [1], that all neurons share.
+
+    Raises:
+        KernelError: the layers, or the neurons of one, differ in their decay.
+    """
+    decays = torch.cat([stage.neurons.decay.detach().reshape(-1) for stage in found if stage.neurons is not None])
+    if not bool((decays == decays[0]).all()):
+        raise KernelError(
+            f"The neurons decay by {decays.min().item():g} to {decays.max().item():g} per step; a layer's accumulation "
+            "carries its own decay, and the next layer's potential needs the same.",
+            remedy="give all spiking layers one tau_mem (or use IAF throughout), or train with algorithm='exodus'.",
+            code="saf-decay",
+        )
+    return decays[:1]
+
+
+def neuron_parameters(layer: SpikingLayer, decay: torch.Tensor, features: torch.Size, like: torch.Tensor) -> Parameters:
+    """Return the constants of a layer for neurons of shape ``features``.
+
+    Raises:
+        KernelError: a threshold or gain that does not broadcast to the neurons.
+    """
+
+    def flat(name: str, value: torch.Tensor) -> torch.Tensor:
+        value = value.detach().to(like)
+        if value.numel() == 1:
+            return value.reshape(1)
+        try:
+            return value.expand(features).reshape(-1)
+        except RuntimeError:
+            raise KernelError(
+                f"{type(layer).__name__} has a {name} of shape {tuple(value.shape)}, its neurons have shape "
+                f"{tuple(features)}.",
+                remedy="give one value, or a shape that broadcasts, for example (C, 1, 1) for one value per channel.",
+                code="layer-parameter-shape",
+            ) from None
+
+    threshold = flat("threshold", layer.threshold)
+    return Parameters(decay.to(like), threshold, flat("input_gain", layer.input_gain), threshold)
+
+
+def _flat(module: torch.nn.Module, prefix: str) -> list[tuple[str, torch.nn.Module]]:
+    if isinstance(module, torch.nn.Sequential):
+        return [pair for name, child in module.named_children() for pair in _flat(child, f"{prefix}{name}.")]
+    if isinstance(module, OverTime):
+        return _flat(module.module, prefix)
+    return [(prefix.rstrip(".") or type(module).__name__, module)]
+
+
+def apply_fixed(modules: list[torch.nn.Module], x: torch.Tensor) -> torch.Tensor:
+    """Run fixed maps on every step of x [T, B, ...]."""
+    for module in modules:
+        folded = x.flatten(0, 1)
+        y = folded.flatten(1) if isinstance(module, torch.nn.Flatten) else module(folded)
+        x = y.unflatten(0, x.shape[:2])
+    return x
+
+
+def _refuse_flatten(name: str, module: torch.nn.Module) -> None:
+    if isinstance(module, torch.nn.Flatten) and (module.start_dim not in (1, 2) or module.end_dim != -1):
+        raise KernelError(
+            f"{name} flattens axes {module.start_dim} to {module.end_dim}.",
+            remedy="use Flatten() for folded (B*T, ...), Flatten(2) for (B, T, ...): all axes of one sample and step.",
+            code="saf-module",
+        )
+
+
+def _refuse_layer(name: str, layer: SpikingLayer) -> None:
+    if not isinstance(layer, IAF | LIF):
+        raise KernelError(
+            f"{name} is a {type(layer).__name__}; accumulations know IAF and LIF neurons.",
+            remedy="use nd.nn.IAF or nd.nn.LIF, or train it with algorithm='exodus'.",
+            code="saf-module",
+        )
+    refuse_neuron(layer.neuron, name)
+    if any(parameter.requires_grad for parameter in layer.parameters()):
+        raise KernelError(
+            f"{name} learns its threshold or time constant; thresholds and decays of accumulations are constants.",
+            remedy="leave out learn_threshold and learn_tau, or train it with algorithm='exodus'.",
+            code="saf-learnt",
+        )
+    if layer.record_v:
+        raise KernelError(
+            f"{name} has record_v=True; potentials are not kept here.",
+            remedy="use record_v=False, and record potentials by running the network itself.",
+            code="saf-record-v",
+        )
