@@ -107,3 +107,18 @@ def code(surrogate: Surrogate) -> tuple[int, float, float]:
     if isinstance(surrogate, Heaviside):
         return kind, surrogate.window, 1.0
     return kind, surrogate.grad_width, surrogate.grad_scale
+
+
+def rescaled(surrogate: Surrogate, scale: float) -> Surrogate:
+    """The surrogate of neurons whose potentials and thresholds are all multiplied by ``scale``.
+
+    The derivative of a spike with respect to a potential that is ``scale`` times as large is ``1 / scale`` times as
+    large. Surrogates whose width is in units of the threshold are unchanged by construction.
+    """
+    match surrogate:
+        case PeriodicExponential(width, height):
+            return PeriodicExponential(width * scale, height / scale)
+        case Heaviside(window):
+            return Heaviside(window * scale)
+        case _:
+            return surrogate

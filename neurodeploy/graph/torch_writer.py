@@ -143,7 +143,11 @@ class GraphModule(torch.nn.Module):
             for name, node in self.graph.nodes.items():
                 sources = self.graph.predecessors(name)
                 inputs = [values[source] for source in sources]
-                if check and isinstance(node, Conv2d | Linear) and not self._is_exact(name, node, inputs[0]):
+                if (
+                    check
+                    and isinstance(node, Conv2d | Linear)
+                    and not sums_are_exact(self.graph, name, inputs[0], raster.shape[1])
+                ):
                     return None
                 values[name] = raster if isinstance(node, Input) else self._compute(name, node, inputs)
                 for source in sources:
@@ -193,22 +197,33 @@ class GraphModule(torch.nn.Module):
         has_one = getattr(self.graph.nodes[name], "bias", None) is not None
         return self._own(name, "bias", like) if has_one else None
 
-    def _is_exact(self, name: str, node: Conv2d | Linear, x: torch.Tensor) -> bool:
-        """Whether no sum of the layer, and no potential of its neurons, can leave the exact integers of the type."""
-        reach = np.abs(node.weight.reshape(len(node.weight), -1).astype(np.int64)).sum(1)
-        bias = 0 if node.bias is None else np.abs(node.bias.astype(np.int64))
-        largest = float(x.abs().amax()) if x.numel() else 0.0
-        per_step = float((reach * largest + bias).max())
-        reached = 0.0
-        for neuron in (self.graph.nodes[after] for after in self.graph.successors(name)):
-            if isinstance(neuron, Neuron):
-                limits = (neuron.threshold, neuron.v_min, neuron.initial_v)
-                start = max(float(np.abs(limit.astype(np.float64)).max()) for limit in limits if limit is not None)
-                below = neuron.reset == "zero" or (neuron.reset == "subtract" and neuron.spikes == "multi")
-                # With a lower bound, and a reset that always ends below the threshold, sums do not add up over time.
-                steps = 1 if below and neuron.v_min is not None else x.shape[1]
-                reached = max(reached, start + per_step * steps)
-        return max(reached, per_step) < _EXACT[x.dtype]
+
+def sums_are_exact(graph: Graph, name: str, x: torch.Tensor, n_time_steps: int) -> bool:
+    """Whether no sum of a weight layer, and no potential of its neurons, can leave the exact integers of ``x``'s type.
+
+    Args:
+        graph: a network of integers.
+        name: a Conv2d or Linear of it.
+        x: what enters the layer in all time steps: whole numbers.
+        n_time_steps: how many they are.
+    """
+    node = graph.nodes[name]
+    if not isinstance(node, Conv2d | Linear):
+        raise TypeError(f"{name} is a {node.kind}")
+    reach = np.abs(node.weight.reshape(len(node.weight), -1).astype(np.int64)).sum(1)
+    bias = 0 if node.bias is None else np.abs(node.bias.astype(np.int64))
+    largest = float(x.abs().amax()) if x.numel() else 0.0
+    per_step = float((reach * largest + bias).max())
+    reached = 0.0
+    for neuron in (graph.nodes[after] for after in graph.successors(name)):
+        if isinstance(neuron, Neuron):
+            limits = (neuron.threshold, neuron.v_min, neuron.initial_v)
+            start = max(float(np.abs(limit.astype(np.float64)).max()) for limit in limits if limit is not None)
+            below = neuron.reset == "zero" or (neuron.reset == "subtract" and neuron.spikes == "multi")
+            # With a lower bound, and a reset that always ends below the threshold, sums do not add up over time.
+            steps = 1 if below and neuron.v_min is not None else n_time_steps
+            reached = max(reached, start + per_step * steps)
+    return max(reached, per_step) < _EXACT[x.dtype]
 
 
 class _Neurons(SpikingLayer):

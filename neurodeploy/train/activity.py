@@ -1,37 +1,65 @@
-"""How much a network spikes and computes while it runs."""
+"""How much a network spikes and computes while it runs: spikes and synaptic operations, per layer and recording."""
 
 from collections.abc import Callable
+from math import prod
 from types import TracebackType
 
+import numpy as np
 import torch
 
-from neurodeploy.nn import SpikingLayer
+from neurodeploy.nn import SpikingLayer, SumPool2d
+from neurodeploy.quantize.guards import Guard, guard_weight
+
+_WEIGHTS = (torch.nn.Conv2d, torch.nn.Linear)
+_PASSING = (SumPool2d, torch.nn.Flatten, torch.nn.Dropout, torch.nn.Dropout2d, torch.nn.Identity)
 
 
 class Activity:
     """Count spikes per spiking layer and synaptic operations per weight layer during forward passes.
 
-    A synaptic operation is one incoming event times one target neuron; a convolution has ``features * kh * kw /
-    (stride_h * stride_w)`` targets per event on average (borders neglected). The events that enter a weight layer are
-    those of the spiking layer (or the input) before it, whatever sum pooling lies between. For sequential networks.
+    A synaptic operation (SynOp) is one incoming event times one target neuron, as the emulator counts them: a neuron at
+    the border of a map is not counted for kernel positions outside it, a weight of 0 is counted. Weight layers are
+    ``Conv2d`` and ``Linear``; what enters them are events, or events divided by the windows of ``AvgPool2d`` modules on
+    the way, which are multiplied back.
 
-    Use as a context manager; ``begin(x)`` before each forward pass. The sums are tensors, ``synops`` with gradient.
+    Use as a context manager around forward passes; ``begin(recordings)`` before each of them.
+
+    Args:
+        network: the network; its modules are watched with hooks.
+        differentiable: whether the counts carry gradients with respect to spikes.
+
+    Attributes (of the last pass; B recordings):
+        spikes: spiking layer -> float64 ``[B]``, spikes per recording.
+        neuron_steps: spiking layer -> neurons times time steps of one recording.
+        synops: weight layer -> float64 ``[B]``, synaptic operations per recording.
+        fed_by: spiking layer -> the weight layer that ran last before it.
+        event_sizes: weight layer -> what one event is when it enters the layer; 1 without average pools before it.
     """
 
-    def __init__(self, network: torch.nn.Module) -> None:
+    def __init__(self, network: torch.nn.Module, *, differentiable: bool = False) -> None:
         self._network = network
+        self._differentiable = differentiable
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
-        self._events = torch.zeros(())
-        self.synops = torch.zeros(())
+        self._recordings = 1
+        self._fan_out: dict[tuple[str, torch.Size], torch.Tensor] = {}
+        # Outputs of average pools and of what passes them on: id -> (the tensor, kept so that its id stays its own, and
+        # the factor that makes events of it).
+        self._averaged: dict[int, tuple[torch.Tensor, int]] = {}
+        self._last_weights = ""
         self.spikes: dict[str, torch.Tensor] = {}
         self.neuron_steps: dict[str, int] = {}
+        self.synops: dict[str, torch.Tensor] = {}
+        self.fed_by: dict[str, str] = {}
+        self.event_sizes: dict[str, float] = {}
 
     def __enter__(self) -> "Activity":
         for name, module in self._network.named_modules():
             if isinstance(module, SpikingLayer):
                 self._handles.append(module.register_forward_hook(self._after_neurons(name)))
-            elif isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
-                self._handles.append(module.register_forward_hook(self._after_weights))
+            elif isinstance(module, _WEIGHTS):
+                self._handles.append(module.register_forward_hook(self._after_weights(name)))
+            elif isinstance(module, (torch.nn.AvgPool2d, *_PASSING)):
+                self._handles.append(module.register_forward_hook(self._after_pool))
         return self
 
     def __exit__(
@@ -39,26 +67,91 @@ class Activity:
     ) -> None:
         for handle in self._handles:
             handle.remove()
+        self._averaged.clear()
 
-    def begin(self, x: torch.Tensor) -> None:
-        """Start counting a forward pass on the raster ``x``."""
-        self._events = x.sum()
-        self.synops = torch.zeros(())
-        self.spikes.clear()
-        self.neuron_steps.clear()
+    def begin(self, recordings: int) -> None:
+        """Start counting a forward pass over so many recordings, batch axis first."""
+        self._recordings = recordings
+        self._averaged.clear()
+        for counts in (self.spikes, self.neuron_steps, self.synops, self.fed_by, self.event_sizes):
+            counts.clear()
+
+    @property
+    def total_synops(self) -> torch.Tensor:
+        """Synaptic operations of all layers per recording, float64 ``[B]``."""
+        total = torch.zeros(self._recordings, dtype=torch.float64)
+        for synops in self.synops.values():
+            total = total + synops
+        return total
+
+    def weight_guards(self) -> list[Guard]:
+        """Warnings about weights that are too large for the thresholds behind them, in the last pass's network."""
+        modules = dict(self._network.named_modules())
+        guards = []
+        for neurons, weights in self.fed_by.items():
+            layer, after = modules.get(weights), modules[neurons]
+            if isinstance(layer, _WEIGHTS) and isinstance(after, SpikingLayer):
+                gain = float(after.input_gain.detach().max()) * self.event_sizes[weights]
+                largest = float(layer.weight.detach().max()) * gain
+                guards += guard_weight(weights, largest, float(after.threshold.detach().min()))
+        return guards
 
     def _after_neurons(self, name: str) -> Callable[[torch.nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
         def hook(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            self._events = output.sum()
-            self.spikes[name] = self._events.detach()
-            self.neuron_steps[name] = output.numel()
+            spikes = output if self._differentiable else output.detach()
+            self.spikes[name] = spikes.reshape(self._recordings, -1).sum(1, dtype=torch.float64)
+            self.neuron_steps[name] = output.numel() // self._recordings
+            self.fed_by[name] = self._last_weights
 
         return hook
 
-    def _after_weights(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        if isinstance(module, torch.nn.Conv2d):
-            (kernel_h, kernel_w), (stride_h, stride_w) = module.kernel_size, module.stride
-            fan_out = module.out_channels * kernel_h * kernel_w / (stride_h * stride_w)
+    def _after_weights(self, name: str) -> Callable[[torch.nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
+        def hook(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            events = inputs[0] if self._differentiable else inputs[0].detach()
+            if isinstance(module, torch.nn.Conv2d):
+                key = (name, events.shape[-2:])
+                if key not in self._fan_out:
+                    self._fan_out[key] = fan_out_of_convolution(module, events.shape, output.shape)
+                per_position = events.reshape(self._recordings, -1, *events.shape[-2:]).sum(1, dtype=torch.float64)
+                operations = (per_position * self._fan_out[key]).sum((1, 2))
+            else:
+                operations = events.reshape(self._recordings, -1).sum(1, dtype=torch.float64) * output.shape[-1]
+            factor = self._averaged.get(id(inputs[0]), (None, 1))[1]
+            self.synops[name] = operations * factor
+            self.event_sizes[name] = 1 / factor
+            self._last_weights = name
+
+        return hook
+
+    def _after_pool(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        factor = self._averaged.get(id(inputs[0]), (None, 1))[1]
+        if isinstance(module, torch.nn.AvgPool2d):
+            kernel = module.kernel_size
+            area = kernel**2 if isinstance(kernel, int) else prod(kernel)
+            factor *= module.divisor_override or area
+        if factor != 1:
+            self._averaged[id(output)] = (output, factor)
+
+
+def fan_out_of_convolution(module: torch.nn.Conv2d, inputs: torch.Size, outputs: torch.Size) -> torch.Tensor:
+    """Neurons that one event reaches, per position of the input map.
+
+    Args:
+        module: the convolution.
+        inputs, outputs: shapes of its input and output, ``(..., C, H, W)``.
+
+    Returns:
+        float64 ``[H, W]``.
+    """
+    per_axis = []
+    for axis in (0, 1):
+        kernel, stride, dilation = module.kernel_size[axis], module.stride[axis], module.dilation[axis]
+        if isinstance(module.padding, str):  # "same" puts the odd row or column at the end
+            padding = dilation * (kernel - 1) // 2 if module.padding == "same" else 0
         else:
-            fan_out = float(output.shape[-1])
-        self.synops = self.synops + self._events * fan_out
+            padding = module.padding[axis]
+        size = inputs[axis - 2]
+        reached = np.arange(outputs[axis - 2])[:, None] * stride - padding + np.arange(kernel) * dilation
+        inside = reached[(reached >= 0) & (reached < size)]
+        per_axis.append(torch.from_numpy(np.bincount(inside, minlength=size)).double())
+    return torch.outer(*per_axis) * (module.out_channels // module.groups)

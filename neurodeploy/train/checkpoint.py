@@ -38,7 +38,7 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor], position: Posi
     Tensors may share memory (tied weights): each is written out.
     """
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(tensors.items())}
-    header = {"position": asdict(position), "sha256": _digest(plain)}
+    header = {"position": asdict(position), "sha256": digest(plain)}
     data = save(plain, metadata={_KEY: canonical_json(header)})
     with replacing(path) as temporary:
         temporary.write_bytes(data)
@@ -57,7 +57,7 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], Position]:
             header = json.loads(file.metadata()[_KEY])
             position = Position(**header["position"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if header["sha256"] != _digest(tensors):
+            if header["sha256"] != digest(tensors):
                 raise ValueError("its tensors are not those that were written")
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise TrainError(
@@ -68,13 +68,13 @@ def load_tensors(path: Path) -> tuple[dict[str, torch.Tensor], Position]:
     return tensors, position
 
 
-def _digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    """Hash of names, types, shapes and values."""
-    digest = hashlib.sha256()
+def digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of names, types, shapes and values."""
+    result = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        result.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        result.update(tensor.detach().reshape(-1).view(torch.uint8).numpy().data)
+    return result.hexdigest()
 
 
 def checkpoint_path(run: Path, epoch: int) -> Path:

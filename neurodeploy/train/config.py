@@ -158,22 +158,62 @@ class OptimizerConfig(_Strict):
     clip_grad_norm: Positive | None = None
 
 
-class LossConfig(_Strict):
-    """Cross-entropy of ``gain * (output spikes over the recording)``, plus the price of synaptic operations.
+class ActivityPenalty(_Strict):
+    """A price on activity that misses a ``target`` or exceeds a ``limit``, in each recording.
 
-    ``synops_weight`` is added to the loss for every million synaptic operations per recording.
+    With the activity ``a`` of a recording it is ``weight * (a / target - 1)^2``, or, for a limit,
+    ``weight * max(0, a / limit - 1)^2``.
+
+    ``quantity`` is ``rate``: spikes per neuron and time step of the spiking layer ``layer`` (without one, the mean
+    penalty of all); ``synops``: synaptic operations into the weight layer ``layer`` (without one, of the network);
+    ``synops_per_second``: the same per second of recording, the unit of a chip's throughput.
+    """
+
+    quantity: Literal["rate", "synops", "synops_per_second"]
+    layer: str | None = None
+    target: Positive | None = None
+    limit: Positive | None = None
+    weight: Positive = 1.0
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "ActivityPenalty":
+        if (self.target is None) == (self.limit is None):
+            raise ValueError("give either target or limit")
+        return self
+
+
+class LossConfig(_Strict):
+    """Cross-entropy of ``gain * (output spikes over the recording)``, plus what activity costs.
+
+    ``synops_weight`` is added to the loss for every million synaptic operations per recording; ``activity`` holds
+    targets and limits.
     """
 
     type: Literal["cross_entropy"] = "cross_entropy"
     gain: Positive = 0.5
     synops_weight: NotNegative = 0.0
+    activity: tuple[ActivityPenalty, ...] = ()
+
+
+class QuantizeAware(_Strict):
+    """Train on the integers of a chip (``neurodeploy.train.OnChip``) after the first ``from_epoch`` epochs.
+
+    ``target`` is the name of a chip or the path of a chip.yaml, relative to this file.
+    """
+
+    target: str
+    from_epoch: Annotated[int, Field(ge=0)] = 0
 
 
 class TrainConfig(_Strict):
     """Everything that decides the result of a training run.
 
     ``max_weight`` limits the size of every weight after each step, in the unit of the thresholds. A weight above the
-    threshold makes a chip neuron, which fires at most once per event, lag behind.
+    threshold makes a chip neuron, which fires at most once per event, lag behind. ``init`` is a run folder or a
+    ``model.safetensors`` of the same network whose weights are the first ones, for fine-tuning; relative to this file.
+    ``shards`` is into how many parts each batch is split, whose gradients are added in order; the processes that
+    torchrun starts share them, so it must be a multiple of their number. Without it there is one part per process. The
+    result depends on the shards and not on the processes.
     """
 
     data: Annotated[DigitsData | NpzData, Field(discriminator="source")]
@@ -182,7 +222,10 @@ class TrainConfig(_Strict):
     optimizer: OptimizerConfig = OptimizerConfig()
     loss: LossConfig = LossConfig()
     algorithm: str = "exodus"
+    quantize_aware: QuantizeAware | None = None
+    init: str | None = None
     max_weight: Positive | None = None
+    shards: Count | None = None
     epochs: Count = 10
     batch_size: Count = 50
     seed: Annotated[int, Field(ge=0)] = 0
@@ -241,11 +284,17 @@ def parse_config(
             remedy="correct these fields; neurodeploy/train/config.py describes all of them.",
             code="config-field",
         ) from error
+    folder = Path.cwd() if folder is None else folder.resolve()
+    changes: dict[str, Any] = {}
     if isinstance(config.data, NpzData):
-        folder = Path.cwd() if folder is None else folder.resolve()
         paths = {name: str(folder / getattr(config.data, name)) for name in ("train", "test")}
-        config = config.model_copy(update={"data": config.data.model_copy(update=paths)})
-    return config
+        changes["data"] = config.data.model_copy(update=paths)
+    if config.init is not None:
+        changes["init"] = str(folder / config.init)
+    aware = config.quantize_aware
+    if aware is not None and aware.target.endswith((".yaml", ".yml")):
+        changes["quantize_aware"] = aware.model_copy(update={"target": str(folder / aware.target)})
+    return config.model_copy(update=changes)
 
 
 def save_config(path: str | Path, config: TrainConfig) -> None:

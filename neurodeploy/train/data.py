@@ -1,6 +1,5 @@
 """The event data of a training run: loading, batches, and the order they come in."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,14 +58,15 @@ def load_data(config: DigitsData | NpzData) -> TrainData:
     return TrainData(train, test, config.dt_us, steps)
 
 
-def batches(
-    data: TrainData, which: EventDataset, order: NDArray[np.int64], batch_size: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Rasters float32 ``[B * T, C, H, W]`` and labels int64 ``[B]`` in the given order; the last may be smaller."""
-    for start in range(0, order.size, batch_size):
-        chosen = order[start : start + batch_size]
-        raster = dataset_to_raster(which, chosen, dt_us=data.dt_us, n_time_steps=data.n_time_steps)
-        yield torch.from_numpy(raster).flatten(0, 1), torch.from_numpy(which.labels[chosen])
+def batch_indices(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
+    """Split recordings into batches, in the given order; the last may be smaller."""
+    return [order[start : start + batch_size] for start in range(0, order.size, batch_size)]
+
+
+def load_batch(data: TrainData, which: EventDataset, chosen: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rasters float32 ``[B * T, C, H, W]`` and labels int64 ``[B]`` of the chosen recordings."""
+    raster = dataset_to_raster(which, chosen, dt_us=data.dt_us, n_time_steps=data.n_time_steps)
+    return torch.from_numpy(raster).flatten(0, 1), torch.from_numpy(which.labels[chosen])
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:

@@ -1,11 +1,12 @@
 """The training loop: seeded, checkpointed, and the same bit for bit whether or not it was interrupted."""
 
+import hashlib
 import json
 import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,27 @@ import torch.nn.functional as F
 import neurodeploy
 from neurodeploy.errors import ConfigError, TrainError
 from neurodeploy.events import EventDataset, save_npz
-from neurodeploy.files import canonical_json, write_json, write_text
+from neurodeploy.files import canonical_json, read_json, write_json, write_text
 from neurodeploy.nn import reset_states
 from neurodeploy.train.activity import Activity
-from neurodeploy.train.checkpoint import Position, checkpoint_path, latest_checkpoint, load_tensors, save_tensors
+from neurodeploy.train.checkpoint import (
+    Position,
+    checkpoint_path,
+    digest,
+    latest_checkpoint,
+    load_tensors,
+    save_tensors,
+)
 from neurodeploy.train.config import DigitsData, TrainConfig, load_config, save_config
-from neurodeploy.train.data import TrainData, batches, epoch_order, load_data
+from neurodeploy.train.data import TrainData, batch_indices, epoch_order, load_batch, load_data
+from neurodeploy.train.gradient import flat_gradient, set_gradient, sum_in_order
 from neurodeploy.train.network import build_network
+from neurodeploy.train.on_chip import OnChip
 from neurodeploy.train.optimizer import build_optimizer, learning_rate, optimizer_tensors, restore_optimizer
+from neurodeploy.train.parallel import Processes, processes
+from neurodeploy.train.penalty import activity_penalty, priced
 from neurodeploy.train.progress import TrainProgress
+from neurodeploy.train.tally import Tally, total
 
 MODEL, CONFIG, METRICS, RUN, TEST_EVENTS = (
     "model.safetensors",
@@ -66,6 +79,9 @@ def train(config: TrainConfig, out_dir: str | Path, *, resume: bool = False, qui
     killed and resumed ends with the same weights, bit for bit, as one that was not (same machine, same ``threads``).
     Every recording starts from silent neurons, also in networks whose layers are ``stateful``.
 
+    Started by ``torchrun``, its processes share each batch (``config.shards``) and this function is called in all of
+    them; the first one writes and prints. The result is the same, bit for bit, for any number of processes.
+
     Args:
         config: the settings (``load_config``).
         out_dir: run folder; written are ``train.yaml`` (resolved settings), ``run.json`` (seed, versions, hashes),
@@ -80,70 +96,105 @@ def train(config: TrainConfig, out_dir: str | Path, *, resume: bool = False, qui
         ConfigError: the network does not fit the data.
         EventError: the data cannot be read.
     """
-    run = Path(out_dir)
-    checkpoint = latest_checkpoint(run)
-    if not resume and (checkpoint is not None or (run / MODEL).exists()):
-        raise TrainError(
-            f"{run}: holds a training run already.",
-            remedy="continue it with resume (--resume), or choose another folder.",
-            code="train-exists",
-        )
-    if checkpoint is None and (run / MODEL).exists():
-        raise TrainError(
-            f"{run}: holds {MODEL} but no checkpoint, so there is nothing to resume from.",
-            remedy="choose another folder; load_trained() reads the finished network.",
-            code="train-exists",
-        )
-    with _deterministic(config), TrainProgress(config.epochs, quiet=quiet) as progress:
+    with processes() as team:
+        return _train(config, Path(out_dir), resume, quiet, team)
+
+
+def _train(config: TrainConfig, run: Path, resume: bool, quiet: bool, team: Processes) -> TrainResult:
+    with team.together():
+        checkpoint = _check_folder(run, resume)
+        config = _with_shards(config, run if resume else None, team)
+    with _deterministic(config), TrainProgress(config.epochs, quiet=quiet or not team.first) as progress:
         progress.say("preparing the recordings")
-        data = load_data(config.data)
-        network = build_network(
-            config, input_shape=data.train.sensor_size, n_time_steps=data.n_time_steps, n_classes=data.n_classes
-        )
-        optimizer = build_optimizer(network, config.optimizer)
-        origin = Position(0, config.sha256(), data.digests())
-        start, metrics = 0, []
-        if checkpoint is not None:
-            start = _restore(checkpoint, origin, network, optimizer)
-            metrics = _read_metrics(run / METRICS, start)
-        _write_run_files(run, config, data, origin)
-        write_text(run / METRICS, "".join(canonical_json(record) + "\n" for record in metrics))
+        with team.together():
+            data = load_data(config.data)
+            network = build_network(
+                config, input_shape=data.train.sensor_size, n_time_steps=data.n_time_steps, n_classes=data.n_classes
+            )
+            _check_shards(config, network)
+            optimizer = build_optimizer(network, config.optimizer)
+            origin = Position(0, config.sha256(), data.digests())
+            start, metrics = 0, []
+            if checkpoint is not None:
+                start = _restore(checkpoint, origin, network, optimizer)
+                metrics = _read_metrics(run / METRICS, start)
+            elif config.init is not None:
+                _load_first_weights(Path(config.init), network)
+            chip = _chip(config, network, data)
+        team.agree("settings, recordings and checkpoint", [asdict(origin), start])
+        with team.together():
+            if team.first:
+                _write_run_files(run, config, data, origin, fresh=checkpoint is None)
+                write_text(run / METRICS, "".join(canonical_json(record) + "\n" for record in metrics))
         progress.say(
             f"{len(data.train)} train and {len(data.test)} test recordings, {data.n_time_steps} steps of "
-            f"{data.dt_us / 1000:g} ms" + (f"; continuing after epoch {start}" if start else "")
+            f"{data.dt_us / 1000:g} ms"
+            + (f", {team.size} processes" if team.size > 1 else "")
+            + (f"; continuing after epoch {start}" if start else "")
         )
         for epoch in range(start, config.epochs):
             began = time.perf_counter()
-            record = {"epoch": epoch + 1, **_train_epoch(config, data, network, optimizer, epoch, progress)}
-            record |= {f"test_{k}": v for k, v in evaluate(network, data, data.test, config).items()}
+            on_chip = chip is not None and epoch >= _first_epoch_on_chip(config)
+            forward = chip if chip is not None and on_chip else network
+            record: dict[str, Any] = {"epoch": epoch + 1}
+            if chip is not None:
+                record["on_chip"] = on_chip
+            tally, warnings = _train_epoch(config, data, forward, network, optimizer, epoch, progress, team)
+            record |= tally.means()
+            record |= {f"test_{k}": v for k, v in evaluate(forward, data, data.test, config, team).items()}
+            if warnings:
+                record["warnings"] = warnings
             record["seconds"] = round(time.perf_counter() - began, 3)
+            new = set(warnings) - set(metrics[-1].get("warnings", ()) if metrics else ())
             metrics.append(record)
-            with (run / METRICS).open("a", encoding="utf-8") as file:
-                file.write(canonical_json(record) + "\n")
             finished = epoch + 1
-            if finished % config.checkpoint_every == 0 or finished == config.epochs:
-                _save_checkpoint(run, finished, origin, network, optimizer)
+            if team.size > 1:
+                team.agree(f"weights after epoch {finished}", digest(network.state_dict()))
+            with team.together():
+                if team.first:
+                    with (run / METRICS).open("a", encoding="utf-8") as file:
+                        file.write(canonical_json(record) + "\n")
+                    if finished % config.checkpoint_every == 0 or finished == config.epochs:
+                        _save_checkpoint(run, finished, origin, network, optimizer)
             progress.say(
                 f"epoch {finished}/{config.epochs}  loss {record['loss']:.4f}  train {record['accuracy']:.2%}  "
-                f"test {record['test_accuracy']:.2%}  {record['seconds']:.1f} s"
+                f"test {record['test_accuracy']:.2%}  {record['seconds']:.1f} s" + ("  on chip" if on_chip else "")
             )
-        final = Position(config.epochs, origin.config_sha256, origin.data_sha256)
-        save_tensors(run / MODEL, network.state_dict(), final)
+            for warning in warnings:
+                if warning in new:
+                    progress.say(f"warning: {warning}")
+        with team.together():
+            if team.first:
+                final = Position(config.epochs, origin.config_sha256, origin.data_sha256)
+                save_tensors(run / MODEL, network.state_dict(), final)
     return TrainResult(run, run / MODEL, network.eval(), data, metrics)
 
 
 def evaluate(
-    network: torch.nn.Module, data: TrainData, which: EventDataset, config: TrainConfig
-) -> dict[str, float | dict[str, float]]:
-    """Loss, accuracy, rates (spikes per neuron and step) and synaptic operations per recording, without learning."""
+    network: torch.nn.Module, data: TrainData, which: EventDataset, config: TrainConfig, team: Processes | None = None
+) -> dict[str, Any]:
+    """Loss, accuracy, rates (spikes per neuron and step) and synaptic operations per recording, without learning.
+
+    Args:
+        network: the network, or an ``OnChip`` around it: then its integers are evaluated.
+        data: the grid.
+        which: the recordings.
+        config: batch size and gain of the output.
+        team: the processes that share the batches; the result does not depend on their number.
+    """
+    team = team or Processes()
     network.eval()
-    tally = _Tally()
-    with torch.no_grad(), Activity(network) as activity:
-        for x, labels in batches(data, which, np.arange(len(which)), config.batch_size):
+    own: list[dict[str, Any]] = []
+    with team.together(), torch.no_grad(), Activity(_watched(network)) as activity:
+        for chosen in batch_indices(np.arange(len(which)), config.batch_size)[team.rank :: team.size]:
+            x, labels = load_batch(data, which, chosen)
             counts = _output_counts(network, activity, x, labels)
-            loss = F.cross_entropy(config.loss.gain * counts, labels)
-            tally.add(loss, counts, labels, activity)
-    return tally.means()
+            tally = Tally()
+            tally.add(F.cross_entropy(config.loss.gain * counts, labels), counts, labels, activity)
+            own.append(asdict(tally))
+    by_rank = team.gather(own)
+    batches = [by_rank[i % team.size][i // team.size] for i in range(sum(map(len, by_rank)))]
+    return total(Tally(**batch) for batch in batches).means()
 
 
 def load_trained(run: str | Path) -> tuple[torch.nn.Module, TrainConfig]:
@@ -183,43 +234,61 @@ def load_trained(run: str | Path) -> tuple[torch.nn.Module, TrainConfig]:
 def _train_epoch(
     config: TrainConfig,
     data: TrainData,
+    forward: torch.nn.Module,
     network: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     epoch: int,
     progress: TrainProgress,
-) -> dict[str, float | dict[str, float]]:
-    network.train()
+    team: Processes,
+) -> tuple[Tally, list[str]]:
+    """One epoch of ``network``'s weights through ``forward``; what happened, and what to warn of."""
+    forward.train()
     _seed(config.seed, epoch + 1)
-    order = epoch_order(len(data.train), config.seed, epoch)
-    steps_per_epoch = -(-len(data.train) // config.batch_size)
-    progress.begin_epoch(epoch + 1, steps_per_epoch)
-    tally = _Tally()
-    with Activity(network) as activity:
-        for i, (x, labels) in enumerate(batches(data, data.train, order, config.batch_size)):
-            step = epoch * steps_per_epoch + i
-            lr = learning_rate(config.optimizer, step, config.epochs * steps_per_epoch)
+    batches = batch_indices(epoch_order(len(data.train), config.seed, epoch), config.batch_size)
+    progress.begin_epoch(epoch + 1, len(batches))
+    shards = config.shards or 1
+    own = range(team.rank * shards // team.size, (team.rank + 1) * shards // team.size)
+    tallies = {shard: Tally() for shard in own}
+    with Activity(network, differentiable=priced(config.loss)) as activity:
+        for i, chosen in enumerate(batches):
+            lr = learning_rate(config.optimizer, epoch * len(batches) + i, config.epochs * len(batches))
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            counts = _output_counts(network, activity, x, labels)
-            loss = F.cross_entropy(config.loss.gain * counts, labels)
-            total = loss
-            if config.loss.synops_weight > 0:
-                total = loss + config.loss.synops_weight * activity.synops / (1e6 * labels.numel())
-            if not bool(torch.isfinite(total)):
-                raise TrainError(
-                    f"the loss is {total.item()} in epoch {epoch + 1}, batch {i + 1}.",
-                    remedy="lower optimizer.lr, or set optimizer.clip_grad_norm.",
-                    code="train-diverged",
-                )
-            optimizer.zero_grad()
-            total.backward()  # type: ignore[no-untyped-call]
+            parts = np.array_split(chosen, shards)
+            gradients = []
+            with team.together():
+                for shard in own:
+                    if shards > 1:  # random numbers must not depend on which process computes the part
+                        _seed(config.seed, epoch + 1, i, shard)
+                    optimizer.zero_grad()
+                    if parts[shard].size:
+                        x, labels = load_batch(data, data.train, parts[shard])
+                        counts = _output_counts(forward, activity, x, labels)
+                        loss = F.cross_entropy(config.loss.gain * counts, labels)
+                        price = activity_penalty(config.loss, activity, data.n_time_steps * data.dt_us)
+                        objective = loss + price.to(loss.dtype) if priced(config.loss) else loss
+                        if not bool(torch.isfinite(objective)):
+                            raise TrainError(
+                                f"the loss is {objective.item()} in epoch {epoch + 1}, batch {i + 1}.",
+                                remedy="lower optimizer.lr, or set optimizer.clip_grad_norm.",
+                                code="train-diverged",
+                            )
+                        share = objective * (labels.numel() / chosen.size)
+                        share.backward()  # type: ignore[no-untyped-call]
+                        tallies[shard].add(loss.detach(), counts.detach(), labels, activity)
+                    if shards > 1:
+                        gradients.append(flat_gradient(network))
+            if shards > 1:
+                set_gradient(network, sum_in_order(team.gather_rows(torch.stack(gradients))))
             if config.optimizer.clip_grad_norm is not None:
                 torch.nn.utils.clip_grad_norm_(network.parameters(), config.optimizer.clip_grad_norm)
             optimizer.step()
             if config.max_weight is not None:
                 _limit_weights(network, config.max_weight)
-            tally.add(loss.detach(), counts.detach(), labels, activity)
             progress.batch()
+        by_rank = team.gather([asdict(tallies[shard]) for shard in own])
+        tally = total(Tally(**values) for part in by_rank for values in part)
+        guards = [*tally.guards(), *activity.weight_guards()]
     # A NaN weight silences its neurons, so the loss does not show it.
     for name, tensor in network.named_parameters():
         if not bool(torch.isfinite(tensor).all()):
@@ -228,13 +297,13 @@ def _train_epoch(
                 remedy="lower optimizer.lr, or set optimizer.clip_grad_norm.",
                 code="train-diverged",
             )
-    return tally.means()
+    return tally, [str(guard) for guard in guards]
 
 
 def _output_counts(network: torch.nn.Module, activity: Activity, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Spikes of each output over the recording, ``[B, outputs]``."""
     reset_states(network)
-    activity.begin(x)
+    activity.begin(labels.numel())
     output = network(x)
     needed = int(labels.max()) + 1
     if not isinstance(output, torch.Tensor) or output.dim() != 2 or len(output) != len(x) or output.shape[1] < needed:
@@ -256,35 +325,9 @@ def _limit_weights(network: torch.nn.Module, limit: float) -> None:
                 module.weight.clamp_(-limit, limit)
 
 
-class _Tally:
-    """Sums over the batches of an epoch."""
-
-    def __init__(self) -> None:
-        self.n, self.loss, self.correct, self.synops = 0, 0.0, 0, 0.0
-        self.spikes: dict[str, float] = {}
-        self.neuron_steps: dict[str, int] = {}
-
-    def add(self, loss: torch.Tensor, counts: torch.Tensor, labels: torch.Tensor, activity: Activity) -> None:
-        self.n += labels.numel()
-        self.loss += loss.item() * labels.numel()
-        self.correct += int((counts.argmax(1) == labels).sum())
-        self.synops += activity.synops.item()
-        for name, spikes in activity.spikes.items():
-            self.spikes[name] = self.spikes.get(name, 0.0) + spikes.item()
-            self.neuron_steps[name] = self.neuron_steps.get(name, 0) + activity.neuron_steps[name]
-
-    def means(self) -> dict[str, float | dict[str, float]]:
-        return {
-            "loss": self.loss / self.n,
-            "accuracy": self.correct / self.n,
-            "rates": {name: spikes / self.neuron_steps[name] for name, spikes in self.spikes.items()},
-            "synops": self.synops / self.n,
-        }
-
-
-def _seed(seed: int, stream: int) -> None:
-    """Seed torch's global generator for one epoch (stream 0: the initial weights)."""
-    torch.manual_seed(int(np.random.SeedSequence([seed, stream]).generate_state(1, np.uint64)[0]))
+def _seed(seed: int, *stream: int) -> None:
+    """Seed torch's global generator: stream 0 for the initial weights, then (epoch), or (epoch, batch, shard)."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, *stream]).generate_state(1, np.uint64)[0]))
 
 
 @contextmanager
@@ -316,6 +359,77 @@ def _save_checkpoint(
     for older in path.parent.glob("epoch-*.safetensors"):
         if older != path:
             older.unlink()
+
+
+def _check_folder(run: Path, resume: bool) -> Path | None:
+    """The checkpoint to go on from, or None for a new run."""
+    checkpoint = latest_checkpoint(run)
+    if not resume and (checkpoint is not None or (run / MODEL).exists()):
+        raise TrainError(
+            f"{run}: holds a training run already.",
+            remedy="continue it with resume (--resume), or choose another folder.",
+            code="train-exists",
+        )
+    if checkpoint is None and (run / MODEL).exists():
+        raise TrainError(
+            f"{run}: holds {MODEL} but no checkpoint, so there is nothing to resume from.",
+            remedy="choose another folder; load_trained() reads the finished network.",
+            code="train-exists",
+        )
+    return checkpoint
+
+
+def _with_shards(config: TrainConfig, resumed: Path | None, team: Processes) -> TrainConfig:
+    """The settings with the shards that a run of several processes, or the run that is resumed, has."""
+    if config.shards is None and resumed is not None and (resumed / CONFIG).is_file():
+        config = config.model_copy(update={"shards": load_config(resumed / CONFIG).shards})
+    if config.shards is None and team.size > 1:
+        config = config.model_copy(update={"shards": team.size})
+    if (config.shards or 1) % team.size:
+        raise ConfigError(
+            f"shards: {config.shards or 1} parts of a batch cannot be shared equally by {team.size} processes.",
+            remedy=f"set shards to a multiple of {team.size}, or start a number of processes that divides it.",
+            code="shards",
+        )
+    return config
+
+
+def _check_shards(config: TrainConfig, network: torch.nn.Module) -> None:
+    for name, module in network.named_modules():
+        if (config.shards or 1) > 1 and isinstance(module, torch.nn.modules.batchnorm._NormBase):
+            raise ConfigError(
+                f"shards: {name} ({type(module).__name__}) computes statistics of a whole batch.",
+                remedy="train with one process and without shards, or without batch normalization.",
+                code="shards",
+            )
+
+
+def _chip(config: TrainConfig, network: torch.nn.Module, data: TrainData) -> OnChip | None:
+    """The network on the integers of the configured chip; None where none is configured."""
+    if config.quantize_aware is None:
+        return None
+    sample = torch.zeros(data.n_time_steps, *data.train.sensor_size)
+    return OnChip(network, sample, target=config.quantize_aware.target)
+
+
+def _first_epoch_on_chip(config: TrainConfig) -> int:
+    return config.epochs if config.quantize_aware is None else config.quantize_aware.from_epoch
+
+
+def _watched(network: torch.nn.Module) -> torch.nn.Module:
+    """The module whose layers are named as the user named them."""
+    return network.network if isinstance(network, OnChip) else network
+
+
+def _load_first_weights(path: Path, network: torch.nn.Module) -> None:
+    path = _weights_file(path)
+    tensors, _ = load_tensors(path)
+    _load_state(path, network, tensors)
+
+
+def _weights_file(path: Path) -> Path:
+    """The file of a run folder, or the file itself."""
+    return path / MODEL if path.is_dir() else path
 
 
 def _restore(path: Path, origin: Position, network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
@@ -369,8 +483,13 @@ def _read_metrics(path: Path, epochs: int) -> list[dict[str, Any]]:
     return records
 
 
-def _write_run_files(run: Path, config: TrainConfig, data: TrainData, origin: Position) -> None:
+def _write_run_files(run: Path, config: TrainConfig, data: TrainData, origin: Position, *, fresh: bool) -> None:
     save_config(run / CONFIG, config)
+    init: dict[str, Any] = {}
+    if config.init is not None and fresh:
+        init["init_sha256"] = hashlib.sha256(_weights_file(Path(config.init)).read_bytes()).hexdigest()
+    elif config.init is not None:
+        init["init_sha256"] = read_json(run / RUN).get("init_sha256")
     write_json(
         run / RUN,
         {
@@ -389,7 +508,8 @@ def _write_run_files(run: Path, config: TrainConfig, data: TrainData, origin: Po
                 "torch": torch.__version__,
             },
             "machine": platform.machine(),
-        },
+        }
+        | init,
     )
     if isinstance(config.data, DigitsData) and not (run / TEST_EVENTS).exists():
         save_npz(run / TEST_EVENTS, data.test)

@@ -46,8 +46,8 @@ def test_run_folder(finished):
     assert records == result.metrics
     assert [record["epoch"] for record in records] == [1, 2, 3, 4]
     assert set(records[0]) == {
-        "epoch", "loss", "accuracy", "rates", "synops",
-        "test_loss", "test_accuracy", "test_rates", "test_synops", "seconds",
+        "epoch", "loss", "accuracy", "rates", "synops", "layer_synops",
+        "test_loss", "test_accuracy", "test_rates", "test_synops", "test_layer_synops", "seconds",
     }  # fmt: skip
     assert set(records[0]["rates"]) == {"iaf1", "iaf2"}
     facts = json.loads((result.run / "run.json").read_text())
@@ -86,21 +86,6 @@ def test_load_trained_gives_the_same_network(finished):
     scores = evaluate(network, result.data, result.data.test, loaded)
     assert scores["accuracy"] == result.test_accuracy
     assert scores["loss"] == result.metrics[-1]["test_loss"]
-
-
-def test_activity_counts_spikes_and_synaptic_operations(finished):
-    _, result = finished
-    raster = torch.zeros(5, *SIZE)
-    raster[0, 0, 2, 2] = 2.0
-    from neurodeploy.train.activity import Activity
-
-    with Activity(result.network) as activity, torch.no_grad():
-        activity.begin(raster)
-        output = result.network(raster)
-    assert activity.spikes["iaf2"] == output.sum()
-    # 2 events x 4 features x 3x3 kernel, then each spike of the first layer reaches 3 outputs.
-    assert activity.synops == 2 * 36 + 3 * activity.spikes["iaf1"]
-    assert not result.network[0]._forward_hooks
 
 
 def test_synops_penalty_makes_the_network_quieter(finished, tmp_path):
