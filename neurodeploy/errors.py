@@ -38,6 +38,10 @@ class TrainError(NeurodeployError):
     """A training run cannot start, continue or be resumed."""
 
 
+class WorkerStoppedError(TrainError):
+    """One process of several stops because of an error that the first process tells the user."""
+
+
 class GraphError(NeurodeployError):
     """A network cannot be read into the graph, or the graph is not well-formed."""
 

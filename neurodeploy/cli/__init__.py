@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -10,7 +11,7 @@ from typing import Any
 import click
 
 from neurodeploy import __version__
-from neurodeploy.errors import CheckFailed, NeurodeployError
+from neurodeploy.errors import CheckFailed, NeurodeployError, WorkerStoppedError
 
 #: verb -> what ``neurodeploy --help`` says of it, in the order of a project's life.
 VERBS = {
@@ -61,8 +62,13 @@ def neurodeploy() -> None:
 def main() -> None:
     """Run the command line; every expected error is one message and one exit code, never a traceback."""
     as_json = "--json" in sys.argv[1:]
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK", "0") != "0":
+        # torchrun runs the command in several processes: the first prints the result.
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     try:
         code = neurodeploy.main(standalone_mode=False)
+    except WorkerStoppedError as error:
+        code = error.exit_code
     except NeurodeployError as error:
         _report(str(error), error.code, as_json, error.result if isinstance(error, CheckFailed) else {})
         code = error.exit_code

@@ -22,6 +22,9 @@ class TrainOptions(Options):
         (), description="change a setting: --set epochs=3 --set optimizer.lr=0.01; may be repeated."
     )
     resume: bool = Field(False, description="continue from the newest checkpoint in the run folder.")
+    init: Path | None = Field(
+        None, description="start from the weights of this run folder or model.safetensors, to fine-tune."
+    )
 
 
 @verb(TrainOptions, config_flag=False)
@@ -30,6 +33,8 @@ def command(options: TrainOptions) -> dict[str, Any]:
 
     Writes model.safetensors, graph.safetensors (what compile takes), metrics.jsonl, run.json, checkpoints/, the
     resolved train.yaml and, for simulated recordings, test_events.npz.
+
+    On several processes: torchrun --nproc-per-node=N -m neurodeploy train SETTINGS.
     """
     try:
         import torch
@@ -40,11 +45,19 @@ def command(options: TrainOptions) -> dict[str, Any]:
     from neurodeploy.graph.torch_reader import trace
     from neurodeploy.train.config import load_config
     from neurodeploy.train.loop import train
+    from neurodeploy.train.parallel import processes
 
-    config = load_config(options.settings, dict(map(_assignment, options.set)))
-    result = train(config, options.out, resume=options.resume)
-    sample = torch.zeros(result.data.n_time_steps, *result.data.test.sensor_size)
-    save_graph(trace(result.network, sample), options.out / GRAPH_FILE)
+    with processes() as team:
+        with team.together():
+            changes = dict(map(_assignment, options.set))
+            if options.init is not None:
+                changes["init"] = str(options.init.resolve())
+            config = load_config(options.settings, changes)
+        result = train(config, options.out, resume=options.resume)
+        with team.together():
+            if team.first:
+                sample = torch.zeros(result.data.n_time_steps, *result.data.test.sensor_size)
+                save_graph(trace(result.network, sample), options.out / GRAPH_FILE)
     say(f"test accuracy {result.test_accuracy:.1%}; wrote {options.out / GRAPH_FILE}")
     return {"out": str(options.out), "test_accuracy": result.test_accuracy, "metrics": result.metrics}
 

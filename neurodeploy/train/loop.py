@@ -289,14 +289,15 @@ def _train_epoch(
         by_rank = team.gather([asdict(tallies[shard]) for shard in own])
         tally = total(Tally(**values) for part in by_rank for values in part)
         guards = [*tally.guards(), *activity.weight_guards()]
-    # A NaN weight silences its neurons, so the loss does not show it.
-    for name, tensor in network.named_parameters():
-        if not bool(torch.isfinite(tensor).all()):
-            raise TrainError(
-                f"{name} is not finite after epoch {epoch + 1}.",
-                remedy="lower optimizer.lr, or set optimizer.clip_grad_norm.",
-                code="train-diverged",
-            )
+    with team.together():
+        # A NaN weight silences its neurons, so the loss does not show it.
+        for name, tensor in network.named_parameters():
+            if not bool(torch.isfinite(tensor).all()):
+                raise TrainError(
+                    f"{name} is not finite after epoch {epoch + 1}.",
+                    remedy="lower optimizer.lr, or set optimizer.clip_grad_norm.",
+                    code="train-diverged",
+                )
     return tally, [str(guard) for guard in guards]
 
 

@@ -16,7 +16,7 @@ from neurodeploy.graph.torch_modules import IDENTITY, node_of
 from neurodeploy.graph.torch_reader import trace
 from neurodeploy.graph.torch_writer import sums_are_exact
 from neurodeploy.nn import LIF, SpikingLayer, reset_states
-from neurodeploy.quantize import PASSES, Calibration, load_calibration, QuantizationSpec, Quantized, quantize
+from neurodeploy.quantize import PASSES, Calibration, QuantizationSpec, Quantized, load_calibration, quantize
 from neurodeploy.surrogate import rescaled
 from neurodeploy.target import Target, load_target
 
@@ -151,7 +151,10 @@ class OnChip(torch.nn.Module):
                         tensors[f"{name}.{field}"] = _straight_through(parameter, values, scale, dtype)
                 threshold = neurons.threshold
                 tensors[f"{outcome.neuron}.threshold"] = _straight_through(
-                    threshold, np.broadcast_to(neuron.threshold, threshold.shape), outcome.scale * outcome.threshold_factor, dtype
+                    threshold,
+                    np.broadcast_to(neuron.threshold, threshold.shape),
+                    outcome.scale * outcome.threshold_factor,
+                    dtype,
                 )
                 undo.enter_context(
                     _changed(

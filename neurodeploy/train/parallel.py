@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,10 +11,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from neurodeploy.errors import NeurodeployError, TrainError
+from neurodeploy.errors import NeurodeployError, TrainError, WorkerStoppedError
 
-#: Code of the error that a process raises when the first process tells the user what went wrong.
-STOPPED = "worker-stopped"
+#: Seconds for which a process that stops lets the first one speak: torchrun ends all as soon as one has ended.
+_GRACE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ class Processes:
         """What is done inside succeeds in every process or raises in all; nothing inside may be collective.
 
         Raises:
-            TrainError: in a process where it succeeded, when it failed in another.
+            TrainError: in a process where it succeeded, when it failed in another. All but the first process raise a
+                ``WorkerStoppedError``, also for errors of their own that a user can cause.
         """
         if self.size == 1:
             yield
@@ -99,7 +101,8 @@ class Processes:
             raise failure
         if self.first:
             raise TrainError(found["message"], remedy=found["remedy"], code=found["code"])
-        raise TrainError(found["message"], remedy=found["remedy"], code=STOPPED)
+        time.sleep(_GRACE_S)
+        raise WorkerStoppedError(found["message"], remedy=found["remedy"], code=found["code"])
 
     def agree(self, what: str, value: Any) -> None:
         """Check that all processes have the same ``value`` (JSON-ready).
@@ -152,7 +155,8 @@ def _connection() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise TrainError(
+        kind = TrainError if dist.get_rank() == 0 else WorkerStoppedError
+        raise kind(
             "another process of this training run has ended.",
             remedy="its last message, or torchrun's summary, says why; go on from the last checkpoint with --resume.",
             code="worker-lost",

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from neurodeploy import nn
+from neurodeploy.errors import TrainError
 from neurodeploy.events import EventDataset, make_events, save_npz
 from neurodeploy.train import TrainConfig, parse_config
 
@@ -94,3 +95,24 @@ def odd_output(input_shape: tuple[int, int, int], n_time_steps: int, n_classes: 
     if shape == "maps":
         return torch.nn.Sequential(torch.nn.Conv2d(input_shape[0], n_classes, 6), neurons)
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(n_classes - 1), neurons)
+
+
+class FailsAfter(torch.nn.Sequential):
+    """Raises an error in one process, in the forward pass whose number the environment names."""
+
+    calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        FailsAfter.calls += 1
+        here = os.environ.get("RANK") == os.environ.get("TOY_FAIL_IN_RANK", "none")
+        if here and FailsAfter.calls == int(os.environ["TOY_FAIL_AT_CALL"]):
+            raise TrainError("the toy broke.", remedy="buy another.", code="toy")
+        return super().forward(x)
+
+
+def fragile(input_shape: tuple[int, int, int], n_time_steps: int, n_classes: int) -> torch.nn.Module:
+    return FailsAfter(*mortal(input_shape, n_time_steps, n_classes))
+
+
+def normalized(input_shape: tuple[int, int, int], n_time_steps: int, n_classes: int) -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.BatchNorm2d(input_shape[0]), *mortal(input_shape, n_time_steps, n_classes))
