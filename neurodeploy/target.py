@@ -9,7 +9,7 @@ one in the file. A program for it can be read where that file, or the copy besid
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -38,6 +38,9 @@ TARGET_FILE = "target.yaml"
 SPIKE_DTYPE = np.dtype([("layer", "u1"), ("t", "<i8"), ("c", "<u2"), ("y", "<u2"), ("x", "<u2")])
 
 SpikeArray = NDArray[np.void]
+
+#: Updates of neurons that one run of an executor may take unless more is asked for: minutes of work.
+DEFAULT_WORK_LIMIT = 10**12
 
 
 class Program(Protocol):
@@ -82,6 +85,21 @@ class Program(Protocol):
 
 
 @dataclass(frozen=True)
+class Probe:
+    """Potentials of a few neurons of one layer, over a run.
+
+    Attributes:
+        t_us: int64 ``[steps]``: the time of each host event, or tick of the chip's clock.
+        neurons: ``(c, y, x)`` of each.
+        v: int16 ``[steps, neurons]``: the potential after all that the event or tick caused.
+    """
+
+    t_us: NDArray[np.int64]
+    neurons: tuple[tuple[int, int, int], ...]
+    v: NDArray[np.int16]
+
+
+@dataclass(frozen=True)
 class Execution:
     """What one run of a program produced.
 
@@ -91,25 +109,37 @@ class Execution:
         counts: layer name -> spikes per neuron, uint32 ``(C, H, W)``.
         counters: layer name -> counter name -> value: ``events`` taken in, ``synops`` (state updates, zero weights
             included), ``spikes``, ``dropped`` (events outside the input map), ``saturated`` (updates that hit the int16
-            range). Of a layer on several cores their sum: an event that goes to two of them counts twice.
+            range), ``lost`` (events lost on purpose, to study imperfect chips). Of a layer on several cores their sum: an
+            event that goes to two of them counts twice.
+        probes: layer name -> potentials of the neurons that were asked for.
     """
 
     spikes: SpikeArray
     counts: Mapping[str, NDArray[np.uint32]]
     counters: Mapping[str, Mapping[str, int]]
+    probes: Mapping[str, Probe] = field(default_factory=dict)
 
 
 class Executor(Protocol):
     """Executes one program; keeps the neurons' state between calls, so that a recording can be streamed in pieces."""
 
-    def run(self, events: EventArray, *, record: Sequence[str] | None = None, until_us: int | None = None) -> Execution:
+    def run(
+        self,
+        events: EventArray,
+        *,
+        record: Sequence[str] | None = None,
+        until_us: int | None = None,
+        probe: Mapping[str, Sequence[tuple[int, int, int]]] | None = None,
+    ) -> Execution:
         """Feed events; ``record`` names the layers whose spikes are kept (None: all).
 
-        What happens on a clock goes on up to ``until_us`` microseconds (None: the last event's time).
+        What happens on a clock goes on up to ``until_us`` microseconds (None: the last event's time). ``probe`` maps
+        layers to the neurons ``(c, y, x)`` whose potentials are kept.
 
         Raises:
             EventError: malformed, unsorted or outside the program's input.
-            EmulationError: time runs backwards, or ``record`` names a layer that does not exist.
+            EmulationError: time runs backwards, ``record`` or ``probe`` names what does not exist, or the run does more
+                work than it may.
         """
         ...
 

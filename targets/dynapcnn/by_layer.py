@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from neurodeploy.target import Execution, SpikeArray
+from neurodeploy.target import Execution, Probe, SpikeArray
 from neurodeploy.targets.dynapcnn.program import DynapcnnProgram
 
 
@@ -14,6 +14,7 @@ def by_layer(
     spikes: SpikeArray,
     counts: Sequence[NDArray[np.uint32]],
     counters: Sequence[Mapping[str, int]],
+    probes: Mapping[str, Probe],
 ) -> Execution:
     """Join the results of the cores that hold one layer.
 
@@ -22,17 +23,19 @@ def by_layer(
         spikes: array of ``SPIKE_DTYPE``, ``layer`` an index into ``program.cores`` and ``c`` a feature of that core.
         counts: spikes per neuron, one ``[F, H, W]`` per core.
         counters: one mapping per core. They add up: an event that goes to both parts of a layer counts twice.
+        probes: by layer already.
     """
     layers = program.layers
     if len(layers) == len(program.cores):
-        return Execution(spikes, dict(zip(layers, counts, strict=True)), dict(zip(layers, counters, strict=True)))
+        by_name = dict(zip(layers, counts, strict=True)), dict(zip(layers, counters, strict=True))
+        return Execution(spikes, *by_name, probes)
     all_counts: dict[str, NDArray[np.uint32]] = {}
     all_counters: dict[str, dict[str, int]] = {}
     for layer in layers:
         parts = [rank for rank, core in enumerate(program.cores) if core.layer == layer]
         all_counts[layer] = np.concatenate([counts[rank] for rank in parts])
         all_counters[layer] = {key: sum(counters[rank][key] for rank in parts) for key in counters[parts[0]]}
-    return Execution(spikes_by_layer(program, spikes), all_counts, all_counters)
+    return Execution(spikes_by_layer(program, spikes), all_counts, all_counters, probes)
 
 
 def spikes_by_layer(program: DynapcnnProgram, spikes: SpikeArray) -> SpikeArray:

@@ -18,7 +18,6 @@
 #include <array>
 #include <cstdint>
 #include <cstring>
-#include <deque>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -41,6 +40,10 @@ constexpr int kMaxSide = 128;
 constexpr int kMaxSteps = 256;
 constexpr size_t kVector = 64;        // elements that a vector access may pass the end of an array by
 constexpr size_t kDenseMasks = 2048;  // vectors that a dense core updates before it emits spikes
+constexpr size_t kBlock = size_t{1} << 22;       // most spikes between two looks at how much work was done
+constexpr size_t kMostSpikes = size_t{1} << 26;  // of one core in one chunk
+constexpr size_t kMostRecorded = size_t{1} << 28;
+constexpr uint64_t kWorkBetweenChecks = uint64_t{1} << 26;  // updates between two looks for Ctrl-C: milliseconds
 constexpr uint32_t kTag = 0xFF000000u;
 
 uint32_t pack(uint32_t f, uint32_t y, uint32_t x) { return f << 14 | y << 7 | x; }
@@ -62,6 +65,21 @@ struct Spike {  // target.SPIKE_DTYPE
 };
 #pragma pack(pop)
 static_assert(sizeof(HostEvent) == 13 && sizeof(Spike) == 15, "packed like the structured arrays");
+
+// draws.py in this folder, number for number.
+enum Purpose : uint64_t { kEmission, kDelay, kLoss };
+
+uint64_t mix(uint64_t x) {
+    x += 0x9E3779B97F4A7C15u;
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+    return x ^ (x >> 31);
+}
+
+uint64_t draw(uint64_t seed, Purpose purpose, uint64_t word) { return mix(mix(mix(seed) ^ purpose) ^ word); }
+uint64_t draw(uint64_t seed, Purpose purpose, uint64_t rank, uint64_t ordinal) {
+    return mix(draw(seed, purpose, rank) ^ ordinal);
+}
 
 // Which neuron rows (or columns) an event in one input row (or column) reaches.
 struct Reach {
@@ -99,7 +117,9 @@ struct Pending {
 struct Core {
     int C = 0, H = 0, W = 0, F = 0, out_h = 0, out_w = 0;
     int direction = 1;  // +1: memory order is ascending rows and columns, -1: descending
-    bool sort_by_feature = false;
+    bool sorted = false;    // spikes of one event leave by feature, or, when shuffled, in a random order
+    bool shuffled = false;
+    uint64_t seed = 0, rank = 0, updates = 0;  // updates: events and ticks that the core has seen since the reset
     bool hard = false, leak = false;
     int mode = 2;  // a Mode
     bool wrap = false, zero_touches = false, tick_fires = true, compute_outside = false;
@@ -124,10 +144,14 @@ struct Core {
     std::vector<uint32_t> host;    // events of this chunk that the host, or the pre-processing, sends to this core
     std::vector<uint32_t> inbox;   // events to process, in order; size() is the capacity
     size_t arrived = 0;            // number of events in it
+    std::vector<uint32_t> kept;    // events that are not lost on purpose
     std::vector<uint32_t> spikes;  // spikes of this chunk, unpooled; size() is the capacity
+    std::vector<std::pair<uint64_t, uint32_t>> keyed;  // scratch of sort_spikes
+    std::vector<size_t> probed;                        // places in the state
+    std::vector<int16_t> potentials;                   // of these places, step by step
     size_t fired = 0;              // number of spikes in it
     size_t most_per_event = 0;
-    uint64_t events = 0, synops = 0, total_spikes = 0, dropped = 0, saturated = 0;
+    uint64_t events = 0, synops = 0, total_spikes = 0, dropped = 0, saturated = 0, lost = 0;
     uint32_t* counts = nullptr;
 
     void reserve(size_t most) {
@@ -136,9 +160,19 @@ struct Core {
     __attribute__((noinline)) void grow(size_t most) { spikes.resize(2 * (fired + most + kVector)); }
 };
 
+// Order the spikes of one event.
 __attribute__((noinline)) void sort_spikes(Core& core, size_t from) {
-    std::sort(core.spikes.begin() + static_cast<ptrdiff_t>(from),
-              core.spikes.begin() + static_cast<ptrdiff_t>(core.fired));
+    const auto begin = core.spikes.begin() + static_cast<ptrdiff_t>(from);
+    const auto end = core.spikes.begin() + static_cast<ptrdiff_t>(core.fired);
+    if (!core.shuffled) {
+        std::sort(begin, end);
+        return;
+    }
+    const uint64_t emission = draw(core.seed, kEmission, core.rank, core.updates);
+    core.keyed.clear();
+    for (auto spike = begin; spike != end; ++spike) core.keyed.emplace_back(mix(emission ^ (*spike & ~kTag)), *spike);
+    std::sort(core.keyed.begin(), core.keyed.end());
+    std::transform(core.keyed.begin(), core.keyed.end(), begin, [](const auto& key) { return key.second; });
 }
 
 // One update of a rectangle of neurons: by an event (weights) or by a tick (biases).
@@ -217,7 +251,7 @@ void events_portable(Core& core, const uint32_t* events, size_t n) {
         core.reserve(core.most_per_event);
         const size_t before = core.fired;
         update_portable(core, patch, true);
-        if (core.sort_by_feature) sort_spikes(core, before);
+        if (core.sorted) sort_spikes(core, before);
     }
 }
 
@@ -248,7 +282,7 @@ struct Isa {
                 pending = patch_##isa<Hard, mode>(core, patch, true, pending);                      \
             }                                                                                       \
             emit_##isa(core, pending);                                                              \
-            if (core.sort_by_feature) sort_spikes(core, before);                                    \
+            if (core.sorted) sort_spikes(core, before);                                    \
         }                                                                                           \
         core.synops += synops;                                                                      \
     }                                                                                               \
@@ -556,14 +590,28 @@ nb::object owned(T* data, std::initializer_list<size_t> shape) {
     return nb::cast(nb::ndarray<nb::numpy, T>(data, shape, owner));
 }
 
+enum Order { kKernel, kRowColumnFeature, kFeatureRowColumn, kShuffled };
+enum Interleaving { kLayers, kFifo, kDepthFirst, kRandom };
+
+template <class T>
+nb::object copied(const std::vector<T>& data, std::initializer_list<size_t> shape) {
+    T* const copy = new T[data.size() + 1];
+    std::copy(data.begin(), data.end(), copy);
+    return owned(copy, shape);
+}
+
 class Network {
 public:
-    Network(const std::string& isa, double slow_clock_hz, int emission_order, bool fifo,
-            bool zero_weight_touches, bool wrap, bool tick_fires, bool tick_first, bool compute_outside)
+    Network(const std::string& isa, double slow_clock_hz, int emission_order, int interleaving,
+            bool zero_weight_touches, bool wrap, bool tick_fires, bool tick_first, bool compute_outside,
+            uint64_t lost_below, uint64_t seed, uint64_t work_limit)
         : isa_(choose(isa)),
           hz_(slow_clock_hz),
           order_(emission_order),
-          fifo_(fifo),
+          interleaving_(interleaving),
+          lost_below_(lost_below),
+          seed_(seed),
+          work_limit_(work_limit),
           zero_touches_(zero_weight_touches),
           wrap_(wrap),
           tick_fires_(tick_fires),
@@ -577,8 +625,11 @@ public:
         Core& core = cores_.back();
         std::tie(core.C, core.H, core.W) = std::make_tuple(input[0], input[1], input[2]);
         std::tie(core.F, core.out_h, core.out_w) = std::make_tuple(output[0], output[1], output[2]);
-        core.direction = order_ == 0 ? -1 : 1;
-        core.sort_by_feature = order_ == 2;
+        core.direction = order_ == kKernel ? -1 : 1;
+        core.shuffled = order_ == kShuffled;
+        core.sorted = core.shuffled || order_ == kFeatureRowColumn;
+        core.seed = seed_;
+        core.rank = cores_.size() - 1;
         core.hard = hard;
         core.leak = leak;
         core.wrap = wrap_;
@@ -595,7 +646,7 @@ public:
         const int F = core.F, sy = stride[0], sx = stride[1];
         const int ky = (k + sy - 1) / sy, kx = (k + sx - 1) / sx;  // kernel rows and columns that one event can use
         // A dense core's weights are padded to whole vectors, 1, 2, 4, 8 or 16 of them.
-        if (core.out_h * core.out_w == 1 && F <= 512) {
+        if (core.out_h * core.out_w == 1 && F <= 512 && !core.shuffled) {
             core.dense = 1;
             while (32 * core.dense < F) core.dense *= 2;
         }
@@ -620,11 +671,7 @@ public:
         core.initial.assign(std::max<size_t>(neurons, tap) + kVector, 0);
         for (int f = 0; f < F; ++f)
             for (int y = 0; y < core.out_h; ++y)
-                for (int x = 0; x < core.out_w; ++x) {
-                    const int my = core.direction < 0 ? core.out_h - 1 - y : y;
-                    const int mx = core.direction < 0 ? core.out_w - 1 - x : x;
-                    core.initial[static_cast<size_t>(my) * core.row + mx * F + f] = initial(f, y, x);
-                }
+                for (int x = 0; x < core.out_w; ++x) core.initial[place(core, f, y, x)] = initial(f, y, x);
         core.bias.assign(core.row + kVector, 0);
         for (int i = 0; i < core.row; ++i) core.bias[i] = leak ? biases(i % F) : 0;
         core.lanes.assign(static_cast<size_t>(std::max(core.out_w, kx)) * tap + kVector, 0);
@@ -634,7 +681,7 @@ public:
         core.most_per_event = static_cast<size_t>(ky) * kx * F;
         core.mode = mode_of(core);
         const size_t per_event = static_cast<size_t>(ky) * (core.weight_row / 16 + 1);
-        core.batch = core.sort_by_feature ? 1 : std::max<size_t>(1, 2048 / per_event);
+        core.batch = core.sorted ? 1 : std::max<size_t>(1, 2048 / per_event);
         core.pending.resize(std::max(core.batch * per_event, static_cast<size_t>(core.out_h) * (core.row / 16 + 1)) +
                             1);
     }
@@ -661,19 +708,38 @@ public:
         for (Core& core : cores_) {
             core.state = core.initial;
             core.thinned = 0;
+            core.updates = 0;
+            core.fired = 0;
         }
         ticks_ = 0;
+        delays_ = 0;
+        forget_steps();
     }
 
-    nb::tuple run(Bytes events, const std::vector<bool>& record, int64_t until_us) {
-        if (events.shape(1) != sizeof(HostEvent) || record.size() != cores_.size())
+    // `probes`: per core the neurons (f, y, x) whose potentials are kept; `probing`: whether any were asked for.
+    nb::tuple run(Bytes events, const std::vector<bool>& record, int64_t until_us,
+                  bool probing, const std::vector<std::vector<std::array<int, 3>>>& probes) {
+        if (events.shape(1) != sizeof(HostEvent) || record.size() != cores_.size() || probes.size() != cores_.size())
             throw std::invalid_argument("run: wrong event size or number of layers");
         recorded_.clear();
+        probe_times_.clear();
+        probing_ = probing;
+        work_ = checked_ = 0;
+        for (size_t i = 0; i < cores_.size(); ++i) {
+            Core& core = cores_[i];
+            core.probed.clear();
+            core.potentials.clear();
+            for (const auto& [f, y, x] : probes[i]) {
+                if (f < 0 || f >= core.F || y < 0 || y >= core.out_h || x < 0 || x >= core.out_w)
+                    throw std::invalid_argument("run: a probed neuron outside its core");
+                core.probed.push_back(place(core, f, y, x));
+            }
+        }
         nb::list counts;
         for (Core& core : cores_) {
             const size_t neurons = static_cast<size_t>(core.out_h) * core.row;
             core.counts = new uint32_t[neurons]();
-            core.events = core.synops = core.total_spikes = core.dropped = core.saturated = 0;
+            core.events = core.synops = core.total_spikes = core.dropped = core.saturated = core.lost = 0;
             counts.append(owned(core.counts, {static_cast<size_t>(core.F), static_cast<size_t>(core.out_h),
                                               static_cast<size_t>(core.out_w)}));
         }
@@ -681,19 +747,29 @@ public:
             nb::gil_scoped_release release;
             stream(events.data(), events.shape(0), until_us, record);
         }
-        uint64_t* counters = new uint64_t[cores_.size() * 5];
+        uint64_t* counters = new uint64_t[cores_.size() * 6];
+        nb::list potentials;
         for (size_t i = 0; i < cores_.size(); ++i) {
             const Core& core = cores_[i];
-            const uint64_t row[5] = {core.events, core.synops, core.total_spikes, core.dropped, core.saturated};
-            std::copy(row, row + 5, counters + 5 * i);
+            const uint64_t row[6] = {core.events,  core.synops,    core.total_spikes,
+                                     core.dropped, core.saturated, core.lost};
+            std::copy(row, row + 6, counters + 6 * i);
+            potentials.append(copied(core.potentials, {probe_times_.size(), core.probed.size()}));
         }
         uint8_t* bytes = new uint8_t[recorded_.size() * sizeof(Spike) + 1];
         if (!recorded_.empty()) std::memcpy(bytes, recorded_.data(), recorded_.size() * sizeof(Spike));
         return nb::make_tuple(owned(bytes, {recorded_.size(), sizeof(Spike)}), counts,
-                              owned(counters, {cores_.size(), size_t{5}}));
+                              owned(counters, {cores_.size(), size_t{6}}), copied(probe_times_, {probe_times_.size()}),
+                              potentials);
     }
 
 private:
+    static size_t place(const Core& core, int f, int y, int x) {
+        const int row = core.direction < 0 ? core.out_h - 1 - y : y;
+        const int column = core.direction < 0 ? core.out_w - 1 - x : x;
+        return static_cast<size_t>(row) * core.row + static_cast<size_t>(column) * core.F + f;
+    }
+
     static std::array<Reach, kMaxSide> reach(int size, int k, int stride, int padding, int taps, int direction,
                                              int phase_weights, int tap_weights, int place, int width) {
         std::array<Reach, kMaxSide> all;
@@ -726,10 +802,12 @@ private:
 
     // Cut the events and the clock's ticks into chunks of steps.
     void stream(const uint8_t* bytes, size_t n, int64_t until_us, const std::vector<bool>& record) {
-        const bool joins = std::any_of(cores_.begin(), cores_.end(), [](const Core& core) {
-            return core.sources.size() + (core.entries > 0) > 1;
+        // Elsewhere all interleavings do the same. Two connections between two cores are a join for random delays only.
+        const bool joins = std::any_of(cores_.begin(), cores_.end(), [&](const Core& core) {
+            return core.sources.size() + (core.entries > 0) > 1 ||
+                   (interleaving_ == kRandom && !core.sources.empty() && core.sources[0].edges.size() > 1);
         });
-        queued_ = fifo_ && joins;
+        queued_ = interleaving_ != kLayers && joins;
         for (size_t i = 0; i <= n; ++i) {
             HostEvent event{until_us, 0, 0, 0};
             if (i < n) std::memcpy(&event, bytes + i * sizeof(HostEvent), sizeof(HostEvent));
@@ -778,6 +856,11 @@ private:
         // Small enough to stay in the cache, and bounded for networks that multiply their events.
         if (work > 65536) chunk_ = std::max<size_t>(1, chunk_ / 2);
         if (work < 16384) chunk_ = std::min<size_t>(kMaxSteps, chunk_ * 2);
+        if (probing_) probe_times_.insert(probe_times_.end(), times_.begin(), times_.end());
+        forget_steps();
+    }
+
+    void forget_steps() {
         times_.clear();
         ticked_.clear();
         entered_.clear();
@@ -789,6 +872,10 @@ private:
             Core& core = cores_[index];
             const uint32_t* events = gather(core);
             const uint32_t* const end = events + core.arrived;
+            if (!core.probed.empty()) {
+                step_by_step(core, events, end);
+                continue;
+            }
             if (core.leak)
                 for (uint32_t tag : ticked_) {
                     const uint32_t* upto =
@@ -801,35 +888,88 @@ private:
         }
     }
 
-    // One queue for the whole chip, one step at a time.
+    // The same with a look at the potentials after each step.
+    void step_by_step(Core& core, const uint32_t* events, const uint32_t* end) {
+        auto tick_tag = ticked_.begin();
+        for (size_t step = 0; step < times_.size(); ++step) {
+            const uint32_t tag = static_cast<uint32_t>(step) << 24;
+            if (tick_tag != ticked_.end() && *tick_tag == tag) {
+                if (core.leak) tick(core, tag);
+                ++tick_tag;
+            }
+            const uint32_t* const upto =
+                std::upper_bound(events, end, tag, [](uint32_t t, uint32_t e) { return t < (e & kTag); });
+            process(core, events, upto - events);
+            events = upto;
+            probe(core);
+        }
+    }
+
+    static void probe(Core& core) {
+        for (size_t at : core.probed) core.potentials.push_back(core.state[at]);
+    }
+
+    // An event on its way to a core.
+    struct Waiting {
+        uint64_t time;   // of its arrival; random delays only
+        int64_t number;  // the lowest is next
+        int core;
+        uint32_t event;
+    };
+
+    // All cores at once, one step at a time.
     void one_queue() {
-        std::deque<std::pair<int, uint32_t>> queue;
-        outgoing_.resize(cores_.size());
-        const auto send = [&](size_t index, size_t from) {
+        std::vector<Waiting> queue, copies;
+        std::vector<std::array<uint64_t, 2>> latest(cores_.size(), {0, 0});
+        int64_t pushed = 0;
+        const auto later = [](const Waiting& a, const Waiting& b) {
+            return a.time != b.time ? a.time > b.time : a.number > b.number;
+        };
+        const auto push = [&](Waiting waiting) {
+            ++pushed;
+            waiting.number = interleaving_ == kDepthFirst ? -pushed : pushed;
+            queue.push_back(waiting);
+            std::push_heap(queue.begin(), queue.end(), later);
+        };
+        const auto send = [&](size_t index, size_t from, uint64_t time) {
+            copies.clear();
             for (size_t i = from; i < cores_[index].fired; ++i)
-                for (const auto& [to, edge] : outgoing_[index]) {
+                for (size_t number = 0; number < outgoing_[index].size(); ++number) {
+                    const auto& [to, edge] = outgoing_[index][number];
                     Core& core = cores_[to];
                     core.inbox.resize(std::max<size_t>(core.inbox.size(), 1));
                     core.arrived = 0;
                     forward(core, cores_[index].spikes[i], edge);
-                    if (core.arrived) queue.emplace_back(to, core.inbox[0]);
+                    if (!core.arrived) continue;
+                    if (interleaving_ == kRandom)
+                        latest[index][number] = std::max(time, latest[index][number]) + 1 +
+                                                (draw(seed_, kDelay, delays_++) >> 48);
+                    copies.push_back({latest[index][number], 0, to, core.inbox[0]});
                 }
+            if (interleaving_ == kDepthFirst) std::reverse(copies.begin(), copies.end());
+            for (const Waiting& copy : copies) push(copy);
         };
+        outgoing_.resize(cores_.size());
         for (uint32_t tag : ticked_)
             for (size_t index = 0; index < cores_.size(); ++index)
                 if (cores_[index].leak) {
                     tick(cores_[index], tag);
-                    send(index, 0);
+                    send(index, 0, 0);
                 }
         std::vector<size_t> taken(cores_.size(), 0);
-        for (int index : entered_) queue.emplace_back(index, cores_[index].host[taken[index]++]);
+        copies.clear();
+        for (int index : entered_) copies.push_back({0, 0, index, cores_[index].host[taken[index]++]});
+        if (interleaving_ == kDepthFirst) std::reverse(copies.begin(), copies.end());
+        for (const Waiting& copy : copies) push(copy);
         while (!queue.empty()) {
-            const auto [index, event] = queue.front();
-            queue.pop_front();
-            const size_t from = cores_[index].fired;
-            process(cores_[index], &event, 1);
-            send(index, from);
+            std::pop_heap(queue.begin(), queue.end(), later);
+            const Waiting next = queue.back();
+            queue.pop_back();
+            const size_t from = cores_[next.core].fired;
+            process(cores_[next.core], &next.event, 1);
+            send(static_cast<size_t>(next.core), from, next.time);
         }
+        for (Core& core : cores_) probe(core);
     }
 
     // Append a spike's event to the inbox, which has room for it.
@@ -872,9 +1012,18 @@ private:
     }
 
     void process(Core& core, const uint32_t* events, size_t n) {
-        core.events += n;
         const size_t before = core.fired;
-        isa_.events[core.hard][core.mode](core, events, n);
+        if (core.shuffled) {  // the order of the spikes of each event is drawn with the event's number
+            for (size_t i = 0; i < n; ++i)
+                if (!lose(core)) update(core, events + i, 1);
+        } else if (lost_below_) {
+            core.kept.clear();
+            for (size_t i = 0; i < n; ++i)
+                if (!lose(core)) core.kept.push_back(events[i]);
+            update(core, core.kept.data(), core.kept.size());
+        } else {
+            update(core, events, n);
+        }
         if (core.decimation) thin(core, before);
     }
 
@@ -889,12 +1038,49 @@ private:
         core.fired = kept;
     }
 
+    // Whether the core's next event is lost on purpose.
+    bool lose(Core& core) const {
+        ++core.updates;
+        const bool lost = lost_below_ && draw(seed_, kLoss, core.rank, core.updates) >> 11 < lost_below_;
+        core.lost += lost;
+        return lost;
+    }
+
+    void update(Core& core, const uint32_t* events, size_t n) {
+        const size_t block = std::max<size_t>(1, kBlock / core.most_per_event);
+        for (size_t from = 0; from < n; from += block) {
+            const size_t count = std::min(block, n - from);
+            const uint64_t before = core.synops;
+            core.events += count;
+            isa_.events[core.hard][core.mode](core, events + from, count);
+            worked(core, core.synops - before + count);
+        }
+    }
+
     void tick(Core& core, uint32_t tag) {
         core.reserve(static_cast<size_t>(core.out_h) * core.row);
+        ++core.updates;
         const size_t before = core.fired;
         isa_.update[core.hard][core.mode](core, tick_patch(core, tag >> 24), core.tick_fires);
-        if (core.sort_by_feature) sort_spikes(core, before);
+        if (core.sorted) sort_spikes(core, before);
+        worked(core, static_cast<uint64_t>(core.out_h) * static_cast<uint64_t>(core.row));
         if (core.decimation) thin(core, before);
+    }
+
+    // Note work that was done; refuse more than is allowed, and let Ctrl-C through.
+    void worked(const Core& core, uint64_t updates) {
+        work_ += updates;
+        if (core.fired > kMostSpikes)
+            throw std::overflow_error("one host event, or a few in a row, make more than " +
+                                      std::to_string(kMostSpikes) + " spikes in core number " +
+                                      std::to_string(core.rank) + " of the program");
+        if (work_ - checked_ < kWorkBetweenChecks && work_ <= work_limit_) return;
+        checked_ = work_;
+        if (work_ > work_limit_)
+            throw std::overflow_error("the run took more than " + std::to_string(work_limit_) +
+                                      " updates of neurons (SynOps, ticks and events)");
+        nb::gil_scoped_acquire acquire;
+        if (PyErr_CheckSignals() != 0) throw nb::python_error();
     }
 
     // Count the chunk's spikes and record them: step by step, and within a step layer by layer.
@@ -909,6 +1095,8 @@ private:
             for (size_t layer = 0; layer < cores_.size(); ++layer) {
                 if (!record[layer]) continue;
                 const Core& core = cores_[layer];
+                if (recorded_.size() > kMostRecorded)
+                    throw std::overflow_error("more than " + std::to_string(kMostRecorded) + " spikes to record");
                 for (size_t& i = next[layer]; i < core.fired && tag_of(core.spikes[i]) == step; ++i) {
                     const uint32_t s = core.spikes[i];
                     recorded_.push_back({static_cast<uint8_t>(layer), times_[step],
@@ -922,14 +1110,17 @@ private:
 
     Isa isa_;
     double hz_;
-    int order_;
-    bool fifo_, zero_touches_, wrap_, tick_fires_, tick_first_, compute_outside_;
-    bool leaks_ = false, queued_ = false;
+    int order_, interleaving_;
+    uint64_t lost_below_, seed_, work_limit_;  // an event is lost where its number of 53 random bits is below the first
+    bool zero_touches_, wrap_, tick_fires_, tick_first_, compute_outside_;
+    bool leaks_ = false, queued_ = false, probing_ = false;
     int64_t ticks_ = 0;
+    uint64_t delays_ = 0;              // random delays drawn since the reset
+    uint64_t work_ = 0, checked_ = 0;  // updates in this run, and at the last check
     size_t chunk_ = 16;  // steps; grows while they cause little work
     std::vector<Core> cores_;
     std::vector<std::vector<std::pair<int, Edge>>> outgoing_;
-    std::vector<int64_t> times_;
+    std::vector<int64_t> times_, probe_times_;
     std::vector<Entry> entries_;
     std::vector<uint32_t> ticked_;
     std::vector<int> entered_;  // with one queue: the cores that the step's events enter, in order
@@ -939,10 +1130,11 @@ private:
 void bind(nb::module_& module) {
     module.def("instruction_sets", &names, "Instruction sets this machine has, best first.");
     nb::class_<Network>(module, "Network")
-        .def(nb::init<const std::string&, double, int, bool, bool, bool, bool, bool, bool>(), nb::arg("isa"),
-             nb::arg("slow_clock_hz"), nb::arg("emission_order"), nb::arg("fifo"),
+        .def(nb::init<const std::string&, double, int, int, bool, bool, bool, bool, bool, uint64_t, uint64_t,
+                      uint64_t>(),
+             nb::arg("isa"), nb::arg("slow_clock_hz"), nb::arg("emission_order"), nb::arg("interleaving"),
              nb::arg("zero_weight_touches"), nb::arg("wrap"), nb::arg("tick_fires"), nb::arg("tick_first"),
-             nb::arg("compute_outside"))
+             nb::arg("compute_outside"), nb::arg("lost_below"), nb::arg("seed"), nb::arg("work_limit"))
         .def("add_core", &Network::add_core, nb::arg("input_shape"), nb::arg("output_shape"), nb::arg("kernel_size"),
              nb::arg("stride"), nb::arg("padding"), nb::arg("weights").noconvert(), nb::arg("biases").noconvert(),
              nb::arg("threshold_high"), nb::arg("threshold_low"), nb::arg("return_to_zero"), nb::arg("leak_enable"),
@@ -952,7 +1144,8 @@ void bind(nb::module_& module) {
         .def("connect", &Network::connect, nb::arg("source"), nb::arg("destination"), nb::arg("log2_pooling"),
              nb::arg("feature_shift"))
         .def("reset", &Network::reset)
-        .def("run", &Network::run, nb::arg("events").noconvert(), nb::arg("record"), nb::arg("until_us"));
+        .def("run", &Network::run, nb::arg("events").noconvert(), nb::arg("record"), nb::arg("until_us"),
+             nb::arg("probing"), nb::arg("probes"));
 }
 
 nd::Registration registration{"dynapcnn", bind};

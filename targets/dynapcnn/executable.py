@@ -1,12 +1,14 @@
 """What a program must satisfy before it can be executed. Not the chip's limits: those are ``constraints.py``."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neurodeploy.errors import EmulationError, ProgramError
 from neurodeploy.events.array import EventArray, as_events
+from neurodeploy.targets.dynapcnn.draws import INITIAL, uniform_integers
 from neurodeploy.targets.dynapcnn.program import DECIMATION, CoreProgram, DynapcnnProgram, InputPort
 from neurodeploy.targets.dynapcnn.switches import Switches
 
@@ -256,3 +258,47 @@ def recorded_layers(program: DynapcnnProgram, record: Sequence[str] | None) -> f
             code="unknown-layer",
         )
     return frozenset(program.layers if record is None else record)
+
+
+def probed_neurons(
+    program: DynapcnnProgram, probe: Mapping[str, Sequence[tuple[int, int, int]]] | None
+) -> dict[str, list[tuple[int, tuple[int, int, int]]]]:
+    """Where the named neurons are: layer -> (index of the core in the program, ``(f, y, x)`` in that core) of each.
+
+    Raises:
+        EmulationError: a layer or neuron the program does not have.
+    """
+    places: dict[str, list[tuple[int, tuple[int, int, int]]]] = {}
+    recorded_layers(program, list(probe or ()))
+    for layer, neurons in (probe or {}).items():
+        places[layer] = []
+        shape = program.layer_shape(layer)
+        for neuron in neurons:
+            if len(neuron) != 3 or not all(0 <= value < size for value, size in zip(neuron, shape, strict=True)):
+                raise EmulationError(
+                    f"cannot probe neuron {tuple(neuron)} of layer {layer!r}, whose (C, H, W) is {shape}.",
+                    remedy="name neurons as (c, y, x), counted from 0.",
+                    code="unknown-neuron",
+                )
+            c, y, x = neuron
+            for rank, core in enumerate(program.cores):
+                first = core.first_feature or 0
+                if core.layer == layer and first <= c < first + core.features:
+                    places[layer].append((rank, (c - first, y, x)))
+    return places
+
+
+def initial_states(program: DynapcnnProgram, switches: Switches) -> list[NDArray[np.int16]]:
+    """The potentials ``[F, H, W]`` at which the neurons of each core start."""
+    states = []
+    for rank, core in enumerate(program.cores):
+        if switches.initial_state == "random":
+            low, high = max(core.threshold_low, -core.threshold_high), core.threshold_high - 1
+            count = math.prod(core.output_shape)
+            numbers = uniform_integers(switches.seed, INITIAL, rank, low, high, count)
+            states.append(numbers.astype(np.int16).reshape(core.output_shape))
+        elif core.neurons_initial_value is None:
+            states.append(np.zeros(core.output_shape, np.int16))
+        else:
+            states.append(core.neurons_initial_value)
+    return states

@@ -6,21 +6,28 @@ Sources: Speck Dev Kit Datasheet V1.0, 3.2.4; open questions are the fields of `
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from neurodeploy.events.array import EventArray
-from neurodeploy.target import SPIKE_DTYPE, Execution
+from neurodeploy.target import SPIKE_DTYPE, Execution, Probe
 from neurodeploy.targets.dynapcnn.by_layer import by_layer
+from neurodeploy.targets.dynapcnn.draws import DELAY, EMISSION, LOSS, draw, mix
 from neurodeploy.targets.dynapcnn.dvs import leaves
-from neurodeploy.targets.dynapcnn.executable import check_executable, check_input, recorded_layers
+from neurodeploy.targets.dynapcnn.executable import (
+    check_executable,
+    check_input,
+    initial_states,
+    probed_neurons,
+    recorded_layers,
+)
 from neurodeploy.targets.dynapcnn.program import DECIMATION, CoreProgram, DynapcnnProgram
 from neurodeploy.targets.dynapcnn.switches import Switches
 
 Address = tuple[int, int, int]  # (feature, y, x)
 
-COUNTERS = ("events", "synops", "spikes", "dropped", "saturated")
+COUNTERS = ("events", "synops", "spikes", "dropped", "saturated", "lost")
 
 
 class Specification:
@@ -38,26 +45,34 @@ class Specification:
 
     def reset(self) -> None:
         """Set every neuron to its initial value and the clock to 0."""
-        self._v = [
-            np.zeros(core.output_shape, int)
-            if core.neurons_initial_value is None
-            else core.neurons_initial_value.astype(int)
-            for core in self.program.cores
-        ]
+        self._v = [state.astype(int) for state in initial_states(self.program, self.switches)]
         self._now_us = 0
         self._ticks = 0
+        self._updates = [0] * len(self.program.cores)  # events and ticks that each core has seen
+        self._delays = 0  # random delays drawn
         self._thinned = [0 for _ in self.program.cores]
 
-    def run(self, events: EventArray, *, record: Sequence[str] | None = None, until_us: int | None = None) -> Execution:
+    def run(
+        self,
+        events: EventArray,
+        *,
+        record: Sequence[str] | None = None,
+        until_us: int | None = None,
+        probe: Mapping[str, Sequence[Address]] | None = None,
+    ) -> Execution:
         """Feed events; afterwards run the clock on as if an event came at ``until_us``."""
         events, until_us = check_input(self.program, events, self._now_us, until_us)
         wanted = recorded_layers(self.program, record)
+        self._probes = probed_neurons(self.program, probe)
+        self._potentials: dict[str, list[list[int]]] = {}
+        self._times: list[int] = []
         self._counters = [Counter(dict.fromkeys(COUNTERS, 0)) for _ in self.program.cores]
         self._counts = [np.zeros(core.output_shape, np.uint32) for core in self.program.cores]
         spikes: list[tuple[int, int, int, int, int]] = []
         for t, x, y, p in events.tolist():
             spikes += self._clock(t)
-            spikes += self._step(t, self._enter(p, y, x))
+            if entering := self._enter(p, y, x):
+                spikes += self._step(t, entering)
         spikes += self._clock(until_us)
         self._now_us = until_us
         cores = self.program.cores
@@ -66,6 +81,14 @@ class Specification:
             np.array([spike for spike in spikes if cores[spike[0]].layer in wanted], SPIKE_DTYPE),
             self._counts,
             [dict(counter) for counter in self._counters],
+            {
+                layer: Probe(
+                    np.array(self._times, np.int64),
+                    tuple(tuple(address) for address in (probe or {})[layer]),
+                    np.array(self._potentials.get(layer, []), np.int16).reshape(len(self._times), len(neurons)),
+                )
+                for layer, neurons in self._probes.items()
+            },
         )
 
     def _clock(self, t_us: int) -> Iterator[tuple[int, int, int, int, int]]:
@@ -96,40 +119,63 @@ class Specification:
     def _step(self, t: int, entering: list[tuple[int, Address]] | None) -> list[tuple[int, int, int, int, int]]:
         """One host event, or one tick (None), through the whole network; its spikes, layer by layer."""
         spikes: list[tuple[int, int, int, int, int]] = []
-        # What waits to be processed: (place in the order of work, order of arrival, core, event; None = leak).
-        pending: list[tuple[int, int, int, Address | None]] = []
-        arrivals = 0
+        # What waits to be processed: (place in the order of work, core, event, time at which it arrives there).
+        pending: list[tuple[tuple[int, int], int, Address, int]] = []
+        latest: dict[tuple[int, int], int] = {}  # connection -> when its last event arrives
+        pushed = 0
 
-        def push(rank: int, what: Address | None) -> None:
-            nonlocal arrivals
-            heapq.heappush(pending, (rank if self.switches.interleaving == "layers" else 0, arrivals, rank, what))
-            arrivals += 1
+        def push(rank: int, address: Address, time: int) -> None:
+            nonlocal pushed
+            pushed += 1
+            place = {
+                "layers": (rank, pushed),
+                "fifo": (0, pushed),
+                "depth_first": (0, -pushed),
+                "random": (time, pushed),
+            }[self.switches.interleaving]
+            heapq.heappush(pending, (place, rank, address, time))
 
-        if entering is not None:
-            for rank, event in entering:
-                push(rank, event)
-        else:
-            for rank, core in enumerate(self.program.cores):
-                if core.leak_enable:
-                    push(rank, None)
-        while pending:
-            _, _, rank, what = heapq.heappop(pending)
-            core = self.program.cores[rank]
-            fired = self._leak(rank, core) if what is None else self._event(rank, core, what)
-            destinations = list(core.destinations)
+        def send(rank: int, fired: list[Address], time: int) -> None:
+            copies: list[tuple[int, Address, int]] = []
+            destinations = list(self.program.cores[rank].destinations)
             if self.switches.destination_order == "last_to_first":
                 destinations.reverse()
-            for f, y, x in self._thin(rank, core, fired):
+            for f, y, x in self._thin(rank, self.program.cores[rank], fired):
                 spikes.append((rank, t, f, y, x))
                 self._counts[rank][f, y, x] += 1
                 self._counters[rank]["spikes"] += 1
-                for to in destinations:
+                for number, to in enumerate(destinations):
                     target = self._rank[to.core]
                     address = (f + to.feature_shift, y // to.pooling, x // to.pooling)
-                    if self._accepts(self.program.cores[target], address):
-                        push(target, address)
-                    else:
+                    if not self._accepts(self.program.cores[target], address):
                         self._counters[target]["dropped"] += 1
+                        continue
+                    connection = (rank, number)
+                    if self.switches.interleaving == "random":
+                        delay = 1 + (draw(self.switches.seed, DELAY, self._delays) >> 48)
+                        self._delays += 1
+                        latest[connection] = max(time, latest.get(connection, 0)) + delay
+                    copies.append((target, address, latest.get(connection, 0)))
+            if self.switches.interleaving == "depth_first":
+                copies.reverse()  # the last one pushed is the first one processed
+            for copy in copies:
+                push(*copy)
+
+        if entering is not None:
+            for rank, address in reversed(entering) if self.switches.interleaving == "depth_first" else entering:
+                push(rank, address, 0)
+        else:
+            for rank, core in enumerate(self.program.cores):
+                if core.leak_enable:
+                    send(rank, self._leak(rank, core), 0)
+        while pending:
+            _, rank, address, time = heapq.heappop(pending)
+            send(rank, self._event(rank, self.program.cores[rank], address), time)
+        for layer in self._probes:
+            self._potentials.setdefault(layer, []).append(
+                [int(self._v[rank][address]) for rank, address in self._probes[layer]]
+            )
+        self._times.append(t)
         return sorted(spikes, key=lambda spike: spike[0])
 
     def _thin(self, rank: int, core: CoreProgram, fired: list[Address]) -> list[Address]:
@@ -151,6 +197,10 @@ class Specification:
 
     def _event(self, rank: int, core: CoreProgram, address: Address) -> list[Address]:
         """An event entering a core touches every neuron whose kernel window covers its place."""
+        self._updates[rank] += 1
+        if draw(self.switches.seed, LOSS, rank, self._updates[rank]) >> 11 < int(self.switches.lost_events * 2**53):
+            self._counters[rank]["lost"] += 1
+            return []
         c, y, x = address
         F, height, width = core.output_shape
         touched: dict[Address, int] = {}
@@ -166,12 +216,15 @@ class Specification:
 
     def _leak(self, rank: int, core: CoreProgram) -> list[Address]:
         """A tick of the slow clock adds its bias to every neuron."""
+        self._updates[rank] += 1
         touched = {(f, y, x): int(core.biases[f]) for f, y, x in np.ndindex(core.output_shape)}
         return self._update(rank, core, touched, fires=self.switches.tick_fires)
 
     def _update(self, rank: int, core: CoreProgram, touched: dict[Address, int], *, fires: bool) -> list[Address]:
         """Add to each neuron once: limit to int16, hold at threshold_low, fire at most once at >= threshold_high."""
+        emission = draw(self.switches.seed, EMISSION, rank, self._updates[rank])
         order = {
+            "random": lambda a: mix(emission ^ (a[0] << 14 | a[1] << 7 | a[2])),
             "kernel": lambda a: (-a[1], -a[2], a[0]),
             "y_x_f": lambda a: (a[1], a[2], a[0]),
             "f_y_x": lambda a: a,

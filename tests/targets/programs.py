@@ -65,8 +65,8 @@ def random_switches(rng: np.random.Generator) -> Switches:
         return choices[rng.integers(len(choices))]
 
     return Switches(
-        emission_order=pick("kernel", "kernel", "y_x_f", "f_y_x"),
-        interleaving=pick("layers", "layers", "fifo"),
+        emission_order=pick("kernel", "kernel", "y_x_f", "f_y_x", "random"),
+        interleaving=pick("layers", "layers", "fifo", "depth_first", "random"),
         zero_weight_touches=pick(False, True),
         overflow=pick("saturate", "wrap"),
         tick_fires=pick(True, False),
@@ -75,6 +75,9 @@ def random_switches(rng: np.random.Generator) -> Switches:
         outside_events=pick("drop", "compute"),
         decimator_phase=pick("last", "first"),
         on_feature=pick(1, 0),
+        initial_state=pick("program", "program", "random"),
+        lost_events=pick(0.0, 0.0, 0.0, 0.1),
+        seed=int(rng.integers(0, 2**63)),
     )
 
 
@@ -83,7 +86,7 @@ def _random_core(rng: np.random.Generator, number: int, input_shape: tuple[int, 
     k = int(rng.integers(1, min(5, H, W) + 1)) if rng.random() < 0.8 or H != W else H
     stride = tuple(int(rng.choice([1, 1, 2, 4])) for _ in range(2))
     padding = tuple(int(rng.integers(0, 4)) for _ in range(2))
-    F = int(rng.choice([1, 2, 3, 5, 8, 11, 33]))
+    F = int(rng.choice([1, 1, 2, 2, 3, 5, 8, 11, 33], p=[0.14] * 6 + [0.06, 0.06, 0.04]))
     weights = np.clip(rng.normal(10, 50, (F, C, k, k)).round(), -128, 127)
     weights[rng.random(weights.shape) < 0.2] = 0
     kind = rng.integers(4)
@@ -203,3 +206,14 @@ def random_input(rng: np.random.Generator, built: DynapcnnProgram, n: int) -> Ev
         first += port.shape[0]
     events = np.concatenate(parts)
     return events[np.argsort(events["t"], kind="stable")]
+
+
+def random_probe(rng: np.random.Generator, built: DynapcnnProgram) -> dict[str, list[tuple[int, int, int]]]:
+    """Mostly nothing; else up to three neurons of some layers."""
+    if rng.random() < 0.7:
+        return {}
+    return {
+        layer: [tuple(int(rng.integers(size)) for size in built.layer_shape(layer)) for _ in range(rng.integers(0, 4))]
+        for layer in built.layers
+        if rng.random() < 0.6
+    }

@@ -1,5 +1,6 @@
 """The C++ emulator equals the Python specification in everything; both follow the documented chip."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -10,12 +11,21 @@ import pytest
 from neurodeploy import _ext
 from neurodeploy.errors import ConfigError, EmulationError, EventError, ProgramError
 from neurodeploy.events.array import EventArray, make_events
-from neurodeploy.target import Execution
+from neurodeploy.target import Execution, Probe
 from neurodeploy.targets.dynapcnn.emulator import Emulator
 from neurodeploy.targets.dynapcnn.program import Destination, DynapcnnProgram
 from neurodeploy.targets.dynapcnn.specification import Specification
 from neurodeploy.targets.dynapcnn.switches import Switches
-from tests.targets.programs import core, program, random_events, random_program, random_switches
+from tests.targets.programs import (
+    core,
+    program,
+    random_events,
+    random_input,
+    random_probe,
+    random_program,
+    random_switches,
+    with_random_inputs,
+)
 
 EXECUTORS = [Specification, Emulator]
 
@@ -28,6 +38,12 @@ def assert_same(one: Execution, other: Execution) -> None:
     for name, counts in one.counts.items():
         assert counts.dtype == other.counts[name].dtype == np.uint32
         assert np.array_equal(counts, other.counts[name])
+    assert one.probes.keys() == other.probes.keys()
+    for name, probe in one.probes.items():
+        assert probe.neurons == other.probes[name].neurons
+        assert probe.v.dtype == other.probes[name].v.dtype == np.int16
+        assert np.array_equal(probe.t_us, other.probes[name].t_us)
+        assert np.array_equal(probe.v, other.probes[name].v)
 
 
 def repeat(n: int, **fields: int) -> np.ndarray:
@@ -48,26 +64,86 @@ def specified(seed: int) -> tuple[DynapcnnProgram, Switches, float, EventArray, 
     """A random case and what the specification makes of it."""
     rng = np.random.default_rng(seed)
     built, switches = random_program(rng), random_switches(rng)
-    events = random_events(rng, built.input_shape, int(rng.integers(0, 60)))
+    events = random_events(rng, built.input_shape, int(rng.integers(0, 30)))
+    if seed % 4 == 3:
+        built = with_random_inputs(rng, built)
+        events = random_input(rng, built, 12)
     hz = float(rng.choice([1000, 777.7, 3000]))
-    return built, switches, hz, events, Specification(built, switches, hz).run(events, until_us=3500)
+    probe = random_probe(rng, built)
+    run = Specification(built, switches, hz).run(events, until_us=3500, probe=probe)
+    return built, switches, hz, events, run
+
+
+def probe_of(run: Execution) -> dict[str, tuple[tuple[int, int, int], ...]]:
+    return {layer: probe.neurons for layer, probe in run.probes.items()}
+
+
+PROGRAMS = 1000
 
 
 @pytest.mark.parametrize("isa", _ext.dynapcnn.instruction_sets())
 @pytest.mark.parametrize("block", range(8))
 def test_random_programs_equal_the_specification(isa: str, block: int) -> None:
-    for seed in range(40 * block, 40 * block + 40):
+    for seed in range(block, PROGRAMS, 8):
         built, switches, hz, events, expected = specified(seed)
-        assert_same(Emulator(built, switches, hz, _isa=isa).run(events, until_us=3500), expected)
+        emulator = Emulator(built, switches, hz, _isa=isa)
+        assert_same(emulator.run(events, until_us=3500, probe=probe_of(expected)), expected)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_random_programs_in_random_pieces_on_several_threads_equal_the_specification(threads: int) -> None:
+    def check(seed: int) -> None:
+        built, switches, hz, events, expected = specified(seed)
+        rng = np.random.default_rng(seed)
+        cuts = [0, *np.sort(rng.integers(0, events.size + 1, int(rng.integers(1, 5)))).tolist(), events.size]
+        emulator = Emulator(built, switches, hz)
+        probe = probe_of(expected)
+        pieces = [emulator.run(events[a:b], probe=probe) for a, b in pairwise(cuts)]
+        pieces.append(emulator.run(events[:0], until_us=3500, probe=probe))
+        assert_same(joined(pieces), expected)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(check, range(PROGRAMS)))
+
+
+def joined(pieces: list[Execution]) -> Execution:
+    """The pieces of one recording as one run."""
+    counts = {name: sum((piece.counts[name] for piece in pieces), np.uint32(0)) for name in pieces[0].counts}
+    counters = {
+        name: {key: sum(piece.counters[name][key] for piece in pieces) for key in keys}
+        for name, keys in pieces[0].counters.items()
+    }
+    probes = {
+        name: Probe(
+            np.concatenate([piece.probes[name].t_us for piece in pieces]),
+            probe.neurons,
+            np.concatenate([piece.probes[name].v for piece in pieces]),
+        )
+        for name, probe in pieces[0].probes.items()
+    }
+    return Execution(np.concatenate([piece.spikes for piece in pieces]), counts, counters, probes)
 
 
 def test_the_random_programs_reach_every_corner() -> None:
     seen = {"joins": 0, "dropped": 0, "saturated": 0, "hard": 0, "tick spikes": 0, "remainders": 0, "pooled": 0}
-    for seed in range(320):
-        built, _, _, events, run = specified(seed)
+    seen |= {
+        "lost": 0,
+        "random order at a join": 0,
+        "depth first at a join": 0,
+        "random emission": 0,
+        "probed spikes": 0,
+    }
+    for seed in range(PROGRAMS):
+        built, switches, _, events, run = specified(seed)
         targets = [d.core for c in built.cores for d in c.destinations]
         seen["joins"] += len(targets) != len(set(targets))
         seen["pooled"] += any(d.pooling > 1 for c in built.cores for d in c.destinations)
+        join = len(targets) != len(set(targets)) and any(counter["spikes"] for counter in run.counters.values())
+        seen["random order at a join"] += join and switches.interleaving == "random"
+        seen["depth first at a join"] += join and switches.interleaving == "depth_first"
+        seen["random emission"] += run.spikes.size > 10 and switches.emission_order == "random"
+        seen["lost"] += any(c["lost"] for c in run.counters.values())
+        seen["probed spikes"] += any(np.ptp(probe.v) > 0 for probe in run.probes.values() if probe.v.size)
         seen["dropped"] += any(c["dropped"] for c in run.counters.values())
         seen["saturated"] += any(c["saturated"] for c in run.counters.values())
         seen["hard"] += any(c.return_to_zero and run.counters[c.layer]["spikes"] for c in built.cores)
@@ -342,7 +418,14 @@ class TestSwitches:
         last = core(np.ones((1, 2, 1, 1)), (2, 1, 1), number=1, high=1, low=-1)
         for outside in ("drop", "compute"):
             run = executor(program(first, last), Switches(outside_events=outside)).run(repeat(1))
-            assert run.counters["layer1"] == {"events": 1, "synops": 1, "spikes": 1, "dropped": 1, "saturated": 0}
+            assert run.counters["layer1"] == {
+                "events": 1,
+                "synops": 1,
+                "spikes": 1,
+                "dropped": 1,
+                "saturated": 0,
+                "lost": 0,
+            }
 
     def test_ticks_come_at_the_floor_of_multiples_of_the_period(self, executor: type) -> None:
         built = program(core([[[[1]]]], (1, 1, 1), high=1, low=-1, biases=[1]))
@@ -352,7 +435,7 @@ class TestSwitches:
 
 def test_a_switch_value_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ConfigError, match="emission_order"):
-        Switches(emission_order="random")  # type: ignore[arg-type]
+        Switches(emission_order="alphabetical")  # type: ignore[arg-type]
 
 
 # ---- refusals -----------------------------------------------------------------------------------------------------
