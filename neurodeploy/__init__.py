@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from neurodeploy.validation.calibrate import calibrate
     from neurodeploy.validation.divergence import first_divergence
     from neurodeploy.validation.recorded import compare_with_chip
+    from neurodeploy.validation.robustness import monte_carlo, order_robustness
     from neurodeploy.validation.sweep import sweep
     from neurodeploy.validation.time_step import largest_dt
     from neurodeploy.validation.validate import Validation, validate
@@ -32,7 +33,9 @@ _HOME = {
     "first_divergence": "neurodeploy.validation.divergence",
     "largest_dt": "neurodeploy.validation.time_step",
     "load": "neurodeploy.graph.load",
+    "monte_carlo": "neurodeploy.validation.robustness",
     "open": "neurodeploy.deployment",
+    "order_robustness": "neurodeploy.validation.robustness",
     "sweep": "neurodeploy.validation.sweep",
     "trace": "neurodeploy.graph.torch_reader",
     "validate": "neurodeploy.validation.validate",
@@ -48,8 +51,10 @@ __all__ = [
     "first_divergence",
     "largest_dt",
     "load",
+    "monte_carlo",
     "nn",
     "open",
+    "order_robustness",
     "sweep",
     "trace",
     "validate",

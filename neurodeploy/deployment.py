@@ -1,14 +1,18 @@
 """A compiled network: from a graph to a chip's configuration, on disk and back, and into the emulator."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from neurodeploy.emulate.run import Run
-from neurodeploy.errors import ConfigError, ProgramError
-from neurodeploy.events.array import EventArray
+from neurodeploy.emulate.stream import execute_stream, joined, whole_times
+from neurodeploy.emulate.workload import Workload, WorkloadMeter, check_energies
+from neurodeploy.errors import ConfigError, EmulationError, ProgramError
+from neurodeploy.events.array import EVENT_DTYPE, EventArray
 from neurodeploy.files import read_json, write_json, write_text
 from neurodeploy.graph.file import load_graph, save_graph
 from neurodeploy.graph.graph import Graph
@@ -18,7 +22,16 @@ from neurodeploy.program_file import read_program, write_program
 from neurodeploy.quantize.calibration import Calibration, load_calibration
 from neurodeploy.quantize.integers import GRAPH_FILE as INTEGERS_FILE
 from neurodeploy.quantize.integers import REPORT_FILE, OnStep, Quantized, load_quantized, quantize
-from neurodeploy.target import TARGET_FILE, Executor, Program, Target, load_target, target_of_program
+from neurodeploy.target import (
+    DEFAULT_WORK_LIMIT,
+    TARGET_FILE,
+    Execution,
+    Executor,
+    Program,
+    Target,
+    load_target,
+    target_of_program,
+)
 
 GRAPH_FILE, MAPPING_FILE, PROGRAM_FILE = "graph.safetensors", "mapping.json", "program.json"
 
@@ -64,14 +77,23 @@ class Deployment:
         """The chip."""
         return self.own_chip or load_target(self.program.target)
 
-    def executor(self, *, switches: Mapping[str, Any] | None = None, slow_clock_hz: float | None = None) -> Executor:
+    def executor(
+        self,
+        *,
+        switches: Mapping[str, Any] | None = None,
+        slow_clock_hz: float | None = None,
+        work_limit: int = DEFAULT_WORK_LIMIT,
+    ) -> Executor:
         """A fresh emulator of the program; it keeps its neurons' state from one ``run`` to the next.
 
         Args:
             switches: name -> value of what the chip's documents leave open; see the family's README.
             slow_clock_hz: ticks per second of the slow clock that adds the biases; needed when a layer has biases.
+            work_limit: updates of neurons that one ``run`` may take; more is refused.
         """
-        return self.load_target().family.executor(self.program, switches=switches, slow_clock_hz=slow_clock_hz)
+        return self.load_target().family.executor(
+            self.program, switches=switches, slow_clock_hz=slow_clock_hz, work_limit=work_limit
+        )
 
     def emulate(
         self,
@@ -81,6 +103,7 @@ class Deployment:
         switches: Mapping[str, Any] | None = None,
         slow_clock_hz: float | None = None,
         until_us: int | None = None,
+        probe: Mapping[str, Sequence[tuple[int, int, int]]] | None = None,
     ) -> Run:
         """Run one recording, event by event, from the neurons' initial state.
 
@@ -89,13 +112,90 @@ class Deployment:
             record: layers whose spikes are kept; all by default.
             switches, slow_clock_hz: see ``executor``.
             until_us: length of the recording in microseconds, for the slow clock; None ends it at its last event.
+            probe: layer -> neurons ``(c, y, x)`` whose potentials ``run.probes`` holds, as after each event and tick.
 
         Raises:
             EventError: malformed, unsorted or outside the network's input.
-            EmulationError: biases without a slow clock, an unknown layer, or ``until_us`` before the last event.
+            EmulationError: biases without a slow clock, an unknown layer or neuron, ``until_us`` before the last event,
+                or more work than the executor's ``work_limit``.
         """
         executor = self.executor(switches=switches, slow_clock_hz=slow_clock_hz)
-        return Run(self.program, executor.run(events, record=record, until_us=until_us))
+        return Run(self.program, executor.run(events, record=record, until_us=until_us, probe=probe))
+
+    def emulate_stream(
+        self,
+        pieces: Iterable[EventArray],
+        *,
+        record: Sequence[str] | None = (),
+        switches: Mapping[str, Any] | None = None,
+        slow_clock_hz: float | None = None,
+        until_us: int | None = None,
+        probe: Mapping[str, Sequence[tuple[int, int, int]]] | None = None,
+    ) -> Iterator[Run]:
+        """Run a recording larger than memory: one result per piece, together those of ``emulate``.
+
+        Args:
+            pieces: consecutive event arrays, such as ``neurodeploy.events.iter_events`` yields.
+            record: layers whose spikes each result holds; by default none.
+            switches, slow_clock_hz, until_us, probe: as for ``emulate``.
+
+        Raises:
+            EventError, EmulationError: as ``emulate``, when the iteration gets there.
+        """
+        executor = self.executor(switches=switches, slow_clock_hz=slow_clock_hz)
+        for execution in execute_stream(executor, pieces, record=record, until_us=until_us, probe=probe):
+            yield Run(self.program, execution)
+
+    def workload(
+        self,
+        events: EventArray | Iterable[EventArray],
+        *,
+        bin_us: int = 1000,
+        switches: Mapping[str, Any] | None = None,
+        slow_clock_hz: float | None = None,
+        until_us: int | None = None,
+        pj_per_synop: float | None = None,
+        pj_per_spike: float | None = None,
+    ) -> Workload:
+        """How busy a recording keeps every core, against published limits; a model of latency and energy.
+
+        Args:
+            events: one recording, or its consecutive pieces; the result does not depend on how it is cut.
+            bin_us: length of a bin in microseconds.
+            switches, slow_clock_hz, until_us: as for ``emulate``.
+            pj_per_synop, pj_per_spike: energies in picojoules, where you have them: none are published.
+
+        Raises:
+            EventError, EmulationError: as ``emulate``; an impossible bin or energy; lost events.
+        """
+        check_energies((pj_per_synop, pj_per_spike))
+        family = self.load_target().family
+        executor = self.executor(switches=switches, slow_clock_hz=slow_clock_hz)
+        meter: WorkloadMeter | None = None
+        counters: list[Execution] = []
+        end_us = 0
+        performance = family.performance(self.load_target().chip)
+        pieces = [events] if isinstance(events, np.ndarray) else events
+        for piece in whole_times(pieces):
+            start_us, end_us = int(piece["t"][0]), int(piece["t"][-1]) + 1
+            meter = meter or WorkloadMeter(performance, bin_us, start_us)
+            execution = executor.run(piece)
+            meter.add(family.work(self.program, piece, execution.spikes, switches))
+            counters = [joined([*counters, replace(execution, spikes=execution.spikes[:0])])]
+        if until_us is not None:
+            meter = meter or WorkloadMeter(performance, bin_us, 0)
+            nothing = np.empty(0, EVENT_DTYPE)
+            execution = executor.run(nothing, until_us=until_us)
+            meter.add(family.work(self.program, nothing, execution.spikes, switches))
+            counters = [joined([*counters, execution])]
+            end_us = max(end_us, until_us)
+        if meter is None:
+            raise EmulationError(
+                "the recording has no event, so it makes no load.",
+                remedy="give a recording with events, or until_us for a network with a slow clock.",
+                code="empty-stream",
+            )
+        return meter.result(end_us, counters[0].counters, pj_per_synop=pj_per_synop, pj_per_spike=pj_per_spike)
 
     def save(self, folder: str | Path) -> None:
         """Write graph, integers, reports and program into ``folder``; ``neurodeploy.open`` reads them back.

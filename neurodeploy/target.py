@@ -109,8 +109,8 @@ class Execution:
         counts: layer name -> spikes per neuron, uint32 ``(C, H, W)``.
         counters: layer name -> counter name -> value: ``events`` taken in, ``synops`` (state updates, zero weights
             included), ``spikes``, ``dropped`` (events outside the input map), ``saturated`` (updates that hit the int16
-            range), ``lost`` (events lost on purpose, to study imperfect chips). Of a layer on several cores their sum: an
-            event that goes to two of them counts twice.
+            range), ``lost`` (events lost on purpose, to study imperfect chips). Of a layer on several cores their sum:
+            an event that goes to two of them counts twice.
         probes: layer name -> potentials of the neurons that were asked for.
     """
 
@@ -118,6 +118,63 @@ class Execution:
     counts: Mapping[str, NDArray[np.uint32]]
     counters: Mapping[str, Mapping[str, int]]
     probes: Mapping[str, Probe] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number and where it is from."""
+
+    value: float
+    source: str
+
+
+@dataclass(frozen=True)
+class PublishedLatency:
+    """What is published about the time an event needs: ``pads_us`` into and out of the chip, ``core_us`` per core."""
+
+    pads_us: float
+    core_us: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Performance:
+    """Published figures of a chip, for models and warnings; never for errors.
+
+    Attributes:
+        synops_per_second: for each core, by its number.
+        resting_power_mw: power of the idle chip in milliwatts, or None.
+        latency: or None.
+    """
+
+    synops_per_second: tuple[Published, ...]
+    resting_power_mw: Published | None
+    latency: PublishedLatency | None
+
+
+@dataclass(frozen=True)
+class CoreWork:
+    """The events that one core took in.
+
+    Attributes:
+        layer: the layer that the core holds, or holds a part of.
+        part: the same, of a part with its features.
+        core: its number.
+        t_us: int64 ``[events]``: the time of the host event, or tick, that caused each.
+        synops: int64 ``[events]``: SynOps of each.
+        sources: the entries of the same list that send to it.
+        takes_input: whether the host's events enter here.
+        is_output: whether the answer is read here.
+    """
+
+    layer: str
+    part: str
+    core: int
+    t_us: NDArray[np.int64]
+    synops: NDArray[np.int64]
+    sources: tuple[int, ...]
+    takes_input: bool
+    is_output: bool
 
 
 class Executor(Protocol):
@@ -268,13 +325,42 @@ class Family(Protocol):
         ...
 
     def executor(
-        self, program: Any, *, switches: Mapping[str, Any] | None = None, slow_clock_hz: float | None = None
+        self,
+        program: Any,
+        *,
+        switches: Mapping[str, Any] | None = None,
+        slow_clock_hz: float | None = None,
+        work_limit: int = DEFAULT_WORK_LIMIT,
     ) -> Executor:
         """An executor of ``program``; ``switches`` settle what the chip's documents leave open.
+
+        A run that takes more than ``work_limit`` updates of neurons is refused.
 
         Raises:
             ConfigError: a switch or its value is unknown.
             EmulationError: the program needs ``slow_clock_hz``, in hertz, or cannot be executed.
+        """
+        ...
+
+    def delivery_orders(self, count: int, seed: int) -> Mapping[str, Mapping[str, Any]]:
+        """``count`` legal orders of event delivery besides the default one: name -> switches."""
+        ...
+
+    def imperfections(self, initial_state: bool, lost_events: float, seed: int) -> Mapping[str, Any]:
+        """Switches for a chip that starts at random potentials, or loses events with a probability."""
+        ...
+
+    def performance(self, chip: Any) -> Performance:
+        """Published figures of the chip."""
+        ...
+
+    def work(
+        self, program: Any, events: EventArray, spikes: SpikeArray, switches: Mapping[str, Any] | None = None
+    ) -> Sequence[CoreWork]:
+        """What ``events``, and the ``spikes`` of all layers they caused, made every core do, in network order.
+
+        Raises:
+            EmulationError: ``switches`` make events disappear without a trace.
         """
         ...
 

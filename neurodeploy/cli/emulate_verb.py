@@ -1,5 +1,7 @@
 """``neurodeploy emulate``."""
 
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,16 @@ import neurodeploy as nd
 from neurodeploy.cli.output import say, table
 from neurodeploy.cli.recordings import RecordingOptions, one_recording
 from neurodeploy.cli.verb import verb
+from neurodeploy.emulate.run import Run
+from neurodeploy.emulate.stream import joined
+from neurodeploy.emulate.workload import Workload
+from neurodeploy.errors import ConfigError
+from neurodeploy.events.array import EVENT_DTYPE, EventArray
 from neurodeploy.events.dataset import write_npz
+from neurodeploy.events.formats import iter_events
+from neurodeploy.files import write_json
+
+Neuron = tuple[int, int, int]
 
 
 class EmulateOptions(RecordingOptions):
@@ -19,31 +30,147 @@ class EmulateOptions(RecordingOptions):
     out: Path | None = Field(
         None, description="write the spikes of all layers to this .npz.", json_schema_extra={"short": "-o"}
     )
+    probe: tuple[str, ...] = Field(
+        (), description="keep the potential of a neuron, LAYER:c,y,x; goes into --out; may be repeated."
+    )
+    switch: tuple[str, ...] = Field(
+        (), description="NAME=VALUE of what the chip's documents leave open, e.g. interleaving=fifo; may be repeated."
+    )
+    load: bool = Field(False, description="show SynOps/s per core over time, with a model of latency and energy.")
+    bin_us: int = Field(1000, gt=0, description="length of a bin of --load, in microseconds.")
+    pj_per_synop: float | None = Field(None, ge=0, description="energy of a SynOp for --load; none is published.")
+    pj_per_spike: float | None = Field(None, ge=0, description="energy of a spike for --load; none is published.")
+    load_out: Path | None = Field(None, description="with --load: write the bins of every core to this .json.")
+    chunk_events: int = Field(
+        1 << 20, gt=0, description="events held in memory at a time; results do not depend on it."
+    )
 
 
 @verb(EmulateOptions)
 def command(options: EmulateOptions) -> dict[str, Any]:
-    """Run one recording through the bit-accurate event-driven emulator."""
+    """Run one recording through the bit-accurate event-driven emulator.
+
+    A recording of its own file is read piece by piece and may be larger than memory.
+    """
     deployment = nd.open(options.run)
-    events, label, until_us = one_recording(options.events, options.index, deployment.program.input_shape)
-    result = deployment.emulate(events, slow_clock_hz=options.slow_clock_hz, until_us=until_us)
+    pieces, label, until_us = _recording(options, deployment.program.input_shape)
+    settings: dict[str, Any] = {
+        "switches": dict(map(_switch, options.switch)) or None,
+        "slow_clock_hz": options.slow_clock_hz,
+        "until_us": until_us,
+    }
+    runs = deployment.emulate_stream(
+        pieces, record=() if options.out is None else None, probe=_probes(options.probe), **settings
+    )
+    result = Run(deployment.program, joined(run.execution for run in runs))
     stats = result.stats
+    entry = stats["layers"][deployment.program.layers[0]]
+    count = entry["events"] + entry["lost"]
     table(
-        f"{options.events}: {len(events)} events",
+        f"{options.events}: {count} events",
         ("layer", "events in", "SynOps", "spikes", "dropped"),
         [(name, c["events"], c["synops"], c["spikes"], c["dropped"]) for name, c in stats["layers"].items()],
     )
     answer = f"most spikes: class {result.prediction}"
     say(answer if label is None else f"{answer} (label: {label})")
-    if options.out is not None:
-        write_npz(
-            options.out.with_suffix(".npz"), {"spikes": result.spikes, "layers": np.array(deployment.program.layers)}
-        )
-        say(f"wrote {options.out.with_suffix('.npz')}")
-    return {
-        "events": len(events),
+    content = {
+        "events": count,
         "label": label,
         "prediction": result.prediction,
         "output_counts": result.output_counts.tolist(),
         "stats": stats,
     }
+    if options.out is not None:
+        _write(options.out.with_suffix(".npz"), result)
+    if options.load:
+        again, _, _ = _recording(options, deployment.program.input_shape)
+        load = deployment.workload(
+            again,
+            bin_us=options.bin_us,
+            pj_per_synop=options.pj_per_synop,
+            pj_per_spike=options.pj_per_spike,
+            **settings,
+        )
+        _say_load(load)
+        content["load"] = load.to_dict()
+        if options.load_out is not None:
+            write_json(options.load_out, load.to_dict())
+            say(f"wrote {options.load_out}")
+    return content
+
+
+def _recording(options: EmulateOptions, shape: Neuron) -> tuple[Iterable[EventArray], int | None, int | None]:
+    """The recording's pieces; label and length where it is one of a data set."""
+    if options.index is None:
+        pieces = iter_events(options.events, chunk_events=options.chunk_events, sensor_size=shape)
+        return chain([np.empty(0, EVENT_DTYPE)], pieces), None, None  # a recording without events is one, too
+    events, label, until_us = one_recording(options.events, options.index, shape)
+    return [events], label, until_us
+
+
+def _probes(texts: Iterable[str]) -> dict[str, list[Neuron]] | None:
+    probes: dict[str, list[Neuron]] = {}
+    for text in texts:
+        layer, _, place = text.rpartition(":")
+        numbers = place.split(",")
+        if not layer or len(numbers) != 3 or not all(number.strip().isdecimal() for number in numbers):
+            raise ConfigError(
+                f"--probe {text!r} names no neuron.", remedy="give LAYER:c,y,x, e.g. conv1:0,5,7.", code="probe"
+            )
+        c, y, x = (int(number) for number in numbers)
+        probes.setdefault(layer, []).append((c, y, x))
+    return probes or None
+
+
+def _switch(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(
+            f"--switch {text!r} has no value.", remedy="give NAME=VALUE, e.g. interleaving=fifo.", code="switch"
+        )
+    for kind in (int, float):
+        try:
+            return name, kind(value)
+        except ValueError:
+            continue
+    return name, {"true": True, "false": False}.get(value.lower(), value)
+
+
+def _write(path: Path, result: Run) -> None:
+    arrays = {"spikes": result.spikes, "layers": np.array(result.program.layers)}
+    for number, (layer, probe) in enumerate(result.probes.items()):
+        arrays |= {
+            f"probe{number}_layer": np.array(layer),
+            f"probe{number}_neurons": np.array(probe.neurons, np.int64),
+            f"probe{number}_t_us": probe.t_us,
+            f"probe{number}_v": probe.v,
+        }
+    write_npz(path, arrays)
+    say(f"wrote {path}")
+
+
+def _say_load(load: Workload) -> None:
+    table(
+        f"Load, bins of {load.bin_us} us",
+        ("layer", "core", "mean M SynOps/s", "peak M SynOps/s", "at ms", "published M SynOps/s", "largest delay us"),
+        [
+            (
+                core.part,
+                core.core,
+                float(load.rate(core).mean()) / 1e6,
+                load.peak(core)[0] / 1e6,
+                load.peak(core)[1] / 1e3,
+                core.limit.value / 1e6,
+                core.largest_delay_us,
+            )
+            for core in load.cores
+        ],
+    )
+    for warning in load.warnings:
+        say(f"warning: {warning}")
+    if load.latency is not None:
+        say(
+            f"modelled latency to the last layer: median {load.latency.median_us:.4g} us, 99 % within "
+            f"{load.latency.p99_us:.4g} us, largest {load.latency.largest_us:.4g} us"
+        )
+    table("Energy: what is known", ("quantity", "value", "source"), load.energy.rows())

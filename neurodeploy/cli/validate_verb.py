@@ -1,15 +1,18 @@
 """``neurodeploy validate``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import Field
 
 import neurodeploy as nd
 from neurodeploy.cli.output import progress, say, table
 from neurodeploy.cli.verb import Options, verb, write_resolved
 from neurodeploy.errors import CheckFailed, ConfigError
-from neurodeploy.events.dataset import load_npz
+from neurodeploy.events.dataset import EventDataset, load_npz
+from neurodeploy.validation.robustness import Robustness
 from neurodeploy.validation.sample import write_sample
 from neurodeploy.validation.validate import RunName, Validation, describe, validate
 from neurodeploy.validation.waterfall import BARS
@@ -36,6 +39,17 @@ class ValidateOptions(Options):
     slow_clock_hz: float | None = Field(
         None, gt=0, description="ticks per second of the slow clock, for networks with biases."
     )
+    orders: int = Field(
+        0, ge=0, description="also run event-driven in so many other legal orders of delivery and compare the answers."
+    )
+    chips: int = Field(
+        20, gt=0, description="imperfect chips to run, with --lost-events or --random-initial-state (Monte-Carlo)."
+    )
+    lost_events: float = Field(
+        0.0, ge=0, le=1, description="probability with which an event that reaches a core is lost."
+    )
+    random_initial_state: bool = Field(False, description="every neuron starts at a random potential.")
+    seed: int = Field(0, ge=0, lt=2**62, description="of the random orders and the imperfect chips.")
     min_accuracy: float | None = Field(
         None, ge=0, le=1, description="exit with code 1 if the event-driven accuracy is lower."
     )
@@ -74,6 +88,8 @@ def command(options: ValidateOptions) -> dict[str, Any]:
             slow_clock_hz=options.slow_clock_hz,
             progress=advance,
         )
+    orders, imperfect = _robustness(options, deployment, dataset)
+    result = replace(result, order_robustness=orders, monte_carlo=imperfect)
     result.save(options.run)
     write_sample(options.run, deployment, dataset, slow_clock_hz=options.slow_clock_hz)
     write_resolved(options, options.run / "validate.yaml")
@@ -87,10 +103,55 @@ def command(options: ValidateOptions) -> dict[str, Any]:
         ],
     )
     _say_why(result)
+    _say_robustness("Other orders of delivery", result.order_robustness)
+    _say_robustness("Imperfect chips", result.monte_carlo)
     say(f"wrote {options.run / 'validation.json'}")
     content = result.to_dict()
     _check(options, accuracy, content)
     return content
+
+
+def _robustness(
+    options: ValidateOptions, deployment: nd.Deployment, dataset: EventDataset
+) -> tuple[Robustness | None, Robustness | None]:
+    shared: dict[str, Any] = {"seed": options.seed, "threads": options.threads, "slow_clock_hz": options.slow_clock_hz}
+    orders, imperfect = None, None
+    if options.orders:
+        with progress("other orders") as advance:
+            orders = nd.order_robustness(deployment, dataset, orders=options.orders, progress=advance, **shared)
+    if options.lost_events or options.random_initial_state:
+        with progress("imperfect chips") as advance:
+            imperfect = nd.monte_carlo(
+                deployment,
+                dataset,
+                chips=options.chips,
+                initial_state=options.random_initial_state,
+                lost_events=options.lost_events,
+                progress=advance,
+                **shared,
+            )
+    return orders, imperfect
+
+
+def _say_robustness(title: str, found: Robustness | None) -> None:
+    if found is None:
+        return
+    accuracy = found.accuracy
+    changed = int(np.count_nonzero(found.changed))
+    table(
+        f"{title}: {changed} of {len(found.labels)} recordings change their answer at least once "
+        f"({found.answers_changed:.2%} of all answers); default {accuracy['default']:.1%}",
+        ("run", "accuracy", "answers changed", "spikes changed, by layer"),
+        [
+            (
+                name,
+                f"{accuracy[name]:.1%}",
+                int(np.sum(trial.predictions != found.reference)),
+                ", ".join(f"{layer} {share:.2%}" for layer, share in trial.spikes_changed.items()),
+            )
+            for name, trial in found.trials.items()
+        ],
+    )
 
 
 def _say_why(result: Validation) -> None:

@@ -1,13 +1,15 @@
 """Running a program over many recordings, on several threads, with results that do not depend on how many."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from threading import Lock
-from typing import Protocol
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from threading import Event, Lock
+from typing import Protocol, TypeVar
 
 from neurodeploy.errors import EmulationError
 from neurodeploy.events.array import EventArray
 from neurodeploy.target import Execution, Executor
+
+T = TypeVar("T")
 
 
 class Recordings(Protocol):
@@ -40,6 +42,30 @@ def execute_dataset(
     Raises:
         EmulationError: no recordings, or no threads; whatever the executor raises.
     """
+
+    def make_worker() -> Callable[[EventArray], Execution]:
+        executor = make_executor()
+
+        def work(events: EventArray) -> Execution:
+            executor.reset()
+            return executor.run(events, record=(), until_us=until_us)
+
+        return work
+
+    map_recordings(make_worker, dataset, observe, threads=threads)
+
+
+def map_recordings(
+    make_worker: Callable[[], Callable[[EventArray], T]],
+    dataset: Recordings,
+    observe: Callable[[int, T], None],
+    *,
+    threads: int = 1,
+) -> None:
+    """Give every recording to a worker; arguments and errors as ``execute_dataset``, with workers made per thread.
+
+    An error, or Ctrl-C, ends the work of the other threads after the recordings they are at.
+    """
     n = len(dataset)
     if n < 1 or threads < 1:
         raise EmulationError(
@@ -49,22 +75,26 @@ def execute_dataset(
         )
     waiting = iter(range(n))
     lock = Lock()
+    stop = Event()
 
-    def work() -> None:
-        executor = make_executor()
-        while True:
+    def take() -> None:
+        work = make_worker()
+        while not stop.is_set():
             with lock:
                 index = next(waiting, None)
             if index is None:
                 return
-            executor.reset()
-            execution = executor.run(dataset[index][0], record=(), until_us=until_us)
+            result = work(dataset[index][0])
             with lock:
-                observe(index, execution)
+                observe(index, result)
 
     if threads == 1:
-        work()
+        take()
         return
     with ThreadPoolExecutor(threads) as pool:
-        for future in [pool.submit(work) for _ in range(threads)]:
-            future.result()
+        try:
+            for future in as_completed([pool.submit(take) for _ in range(threads)]):
+                future.result()
+        except BaseException:
+            stop.set()
+            raise

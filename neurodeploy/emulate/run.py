@@ -1,5 +1,6 @@
 """What one emulated recording did."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurodeploy.errors import EmulationError
-from neurodeploy.target import Execution, Program, SpikeArray
+from neurodeploy.target import Execution, Probe, Program, SpikeArray
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,13 @@ class Run:
         return int(np.argmax(self.output_counts))
 
     @property
+    def probes(self) -> Mapping[str, Probe]:
+        """Layer -> potentials of the neurons that were asked for with ``probe=``."""
+        return self.execution.probes
+
+    @property
     def stats(self) -> dict[str, Any]:
-        """Totals over all layers (``events``, ``synops``, ``spikes``, ``dropped``, ``saturated``) and ``layers``."""
+        """Every counter of ``Execution.counters`` summed over all layers, and ``layers``: those of each."""
         layers = {name: dict(counters) for name, counters in self.execution.counters.items()}
         totals = {key: sum(counters[key] for counters in layers.values()) for key in next(iter(layers.values()))}
         return {**totals, "layers": layers}

@@ -86,6 +86,31 @@ def meter(used: float, limit: float, *, width: int = 120) -> str:
     )
 
 
+def rates(values: Sequence[float], limit: float, *, width: int = 300, height: int = 34) -> str:
+    """A rate over time as bars from left to right, and a line at ``limit`` where it is in sight.
+
+    More values than pixels are drawn as the largest of each pixel; bars above the limit stand out.
+    """
+    peak = max([*values, 1e-12])
+    high = max(peak, limit) if limit < 4 * peak else peak
+    columns = min(len(values), width)
+    edges = [index * len(values) // max(columns, 1) for index in range(columns + 1)]
+    step = width / max(columns, 1)
+    parts = []
+    for index, (first, last) in enumerate(pairwise(edges)):
+        value = max(values[first:last])
+        tall = (height - 2) * value / high
+        kind = "loss" if value > limit else "bar"
+        if value:
+            place = f'x="{index * step:.2f}" y="{height - tall:.1f}"'
+            parts.append(f'<rect class="{kind}" {place} width="{max(step - 0.3, 0.7):.2f}" height="{tall:.1f}"/>')
+    if limit <= high:
+        y = f"{height - (height - 2) * limit / high:.1f}"
+        parts.append(f'<line class="limit" x1="0" x2="{width}" y1="{y}" y2="{y}"/>')
+    size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    return f'<svg {size} role="img"><title>peak {peak:g}, limit {limit:g}</title>{"".join(parts)}</svg>'
+
+
 def network(
     boxes: Mapping[str, Sequence[str]],
     arrows: Sequence[tuple[str, str]],

@@ -19,7 +19,9 @@ from neurodeploy.events.dataset import read_npz
 from neurodeploy.files import read_json, write_text
 from neurodeploy.program_file import program_hash
 from neurodeploy.report import charts
+from neurodeploy.report.load import load_section
 from neurodeploy.report.png import data_uri, raster_picture
+from neurodeploy.report.robustness import robustness_section
 from neurodeploy.target import Program
 from neurodeploy.validation.divergence import Divergence
 from neurodeploy.validation.validate import DESCRIPTIONS
@@ -50,7 +52,7 @@ def write_report(folder: str | Path) -> Path:
         cores=_cores(deployment),
         quantization=_quantization(deployment),
         **_validation(folder, deployment.program),
-        raster=_raster(folder, deployment.program),
+        **_sample(folder, deployment),
     )
     write_text(folder / "report.html", page)
     return folder / "report.html"
@@ -165,6 +167,8 @@ def _tables(result: dict[str, Any], layers: Sequence[str]) -> dict[str, Any]:
             for name, run in runs.items()
         ],
         "why": _why(result),
+        "orders": robustness_section(result["order_robustness"]),
+        "imperfect": robustness_section(result["monte_carlo"]),
         "run_names": list(runs),
         "activity": [
             {
@@ -213,14 +217,14 @@ def _histogram(counts: list[int], edges: list[int]) -> str:
     return charts.bars([count / total for count in counts[: last + 1]], labels[: last + 1])
 
 
-def _raster(folder: Path, program: Program) -> dict[str, Any] | None:
+def _sample(folder: Path, deployment: Deployment) -> dict[str, Any]:
     path = folder / "sample.npz"
     if not path.is_file():
-        return None
+        return {"raster": None, "load": None}
     sample = read_npz(path)
     with _result_of_validate(path):
-        _check_program(path, str(sample["program_sha256"]), program)
-        return _bands(sample)
+        _check_program(path, str(sample["program_sha256"]), deployment.program)
+        return {"raster": _bands(sample), "load": load_section(deployment, sample)}
 
 
 def _bands(sample: Mapping[str, NDArray[Any]]) -> dict[str, Any]:

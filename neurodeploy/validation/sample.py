@@ -20,7 +20,7 @@ def write_sample(
     """Emulate recording ``index`` and write its events and the spikes of all layers to ``folder/sample.npz``.
 
     Keys: ``t, x, y, p`` of the recording; ``layer, spike_t, c, spike_y, spike_x``; ``layers`` (names), ``shapes``
-    ``[layers, 3]``, ``input_shape``, ``index``, ``label``, ``answer``, ``program_sha256``.
+    ``[layers, 3]``, ``input_shape``, ``index``, ``label``, ``answer``, ``duration_us``, ``program_sha256``.
     """
     events, label = dataset[index]
     run = deployment.emulate(events, slow_clock_hz=slow_clock_hz, until_us=dataset.duration_us)
@@ -40,6 +40,7 @@ def write_sample(
             "index": np.array(index),
             "label": np.array(label),
             "answer": np.array(run.prediction),
+            "duration_us": np.array(dataset.duration_us),
             "program_sha256": np.array(program_hash(program)),
         },
     )

@@ -19,6 +19,7 @@ from neurodeploy.graph.nodes import Neuron, Output
 from neurodeploy.program_file import program_hash
 from neurodeploy.quantize.dequantize import dequantize
 from neurodeploy.validation.divergence import Divergence, first_divergence
+from neurodeploy.validation.robustness import Robustness
 from neurodeploy.validation.runs import HISTOGRAM_EDGES, Progress, Run, event_driven_run, time_stepped_run
 from neurodeploy.validation.waterfall import GapRuns, Waterfall
 
@@ -47,6 +48,8 @@ class Validation:
         first_divergence: where ``float`` and ``event_driven`` first differ in the first recording that they answer
             differently (in the first of all where there is none); None without the float run or without a difference.
         divergent_recording: index of that recording.
+        order_robustness, monte_carlo: the event-driven run in other orders of delivery, and on imperfect chips; None
+            where they were not made (``nd.order_robustness``, ``nd.monte_carlo``).
     """
 
     labels: NDArray[np.int64]
@@ -57,6 +60,8 @@ class Validation:
     waterfall: Waterfall | None = None
     first_divergence: Divergence | None = None
     divergent_recording: int | None = None
+    order_robustness: Robustness | None = None
+    monte_carlo: Robustness | None = None
 
     @property
     def accuracy(self) -> dict[str, float]:
@@ -80,6 +85,8 @@ class Validation:
             "waterfall": None if self.waterfall is None else self.waterfall.to_dict(),
             "first_divergence": None if self.first_divergence is None else self.first_divergence.to_dict(),
             "divergent_recording": self.divergent_recording,
+            "order_robustness": None if self.order_robustness is None else self.order_robustness.to_dict(),
+            "monte_carlo": None if self.monte_carlo is None else self.monte_carlo.to_dict(),
             "runs": {
                 name: {
                     "description": describe(name),

@@ -84,6 +84,13 @@ class Throughput(_Frozen):
     synops_per_second_other_cores: Fact[float]
 
 
+class Latency(_Frozen):
+    """Published times of one event, in microseconds."""
+
+    one_core_us: Fact[float]
+    nine_cores_us: Fact[float]
+
+
 class Energy(_Frozen):
     """Published power figures."""
 
@@ -122,6 +129,7 @@ class Chip(_Frozen):
     quantization: Quantization
     routing: Routing
     throughput: Throughput
+    latency: Latency
     energy: Energy
     errata: tuple[Erratum, ...]
 
@@ -131,6 +139,11 @@ class Chip(_Frozen):
         if 1 not in limits.strides.value or 1 not in limits.poolings.value:
             raise ValueError("strides and poolings must allow 1")
         return limits
+
+    def synops_per_second(self, core: int) -> Fact[float]:
+        """Published throughput of one core. What is published for the first core is not assumed of core 1."""
+        throughput = self.throughput
+        return throughput.synops_per_second_other_cores if core else throughput.synops_per_second_first_cores
 
     def placement_cores(self) -> list[Core]:
         """The cores as ``neurodeploy.mapping.placement`` takes them."""

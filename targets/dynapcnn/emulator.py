@@ -163,8 +163,9 @@ class Emulator:
         except OverflowError as error:
             raise EmulationError(
                 f"{error}.",
-                remedy="a slow clock that is too fast, weights far above their threshold or positive biases make events "
-                "multiply; record fewer layers, feed the recording in pieces, or raise work_limit if it is meant so.",
+                remedy="a slow clock that is too fast, weights far above their threshold or positive biases make "
+                "events multiply; record fewer layers, feed the recording in pieces, or raise work_limit if it is "
+                "meant so.",
                 code="work-limit",
             ) from None
         self._stopped = False

@@ -5,9 +5,20 @@ from typing import TYPE_CHECKING, Any
 
 from neurodeploy.device import Route, Vendor
 from neurodeploy.errors import ConfigError, MappingError, NeurodeployError
+from neurodeploy.events.array import EventArray
 from neurodeploy.graph.graph import Graph
 from neurodeploy.mapping.placement import CoreChoice, Split
-from neurodeploy.target import Executor, Finding, Rule
+from neurodeploy.target import (
+    DEFAULT_WORK_LIMIT,
+    CoreWork,
+    Executor,
+    Finding,
+    Performance,
+    Published,
+    PublishedLatency,
+    Rule,
+    SpikeArray,
+)
 from neurodeploy.targets.dynapcnn.chip import Chip
 from neurodeploy.targets.dynapcnn.constraints import CONSTRAINTS, broken
 from neurodeploy.targets.dynapcnn.layers import core_layers
@@ -18,6 +29,7 @@ from neurodeploy.targets.dynapcnn.read_program import read_program
 
 if TYPE_CHECKING:
     from neurodeploy.quantize import QuantizationSpec
+    from neurodeploy.targets.dynapcnn.switches import Switches
 
 PLACEMENT = "Every layer has a core of its own, whose kernel, neuron and bias memory hold it; there are {cores} cores."
 
@@ -80,18 +92,51 @@ class DynapcnnFamily:
         *,
         switches: Mapping[str, Any] | None = None,
         slow_clock_hz: float | None = None,
+        work_limit: int = DEFAULT_WORK_LIMIT,
     ) -> Executor:
         """The event-driven emulator."""
         from neurodeploy.targets.dynapcnn.emulator import Emulator
-        from neurodeploy.targets.dynapcnn.switches import Switches
 
-        names = list(Switches.__dataclass_fields__)
-        for name in switches or ():
-            if name not in names:
-                raise ConfigError(
-                    f"there is no switch {name!r}.", remedy=f"the switches are: {', '.join(names)}.", code="switch"
-                )
-        return Emulator(program, Switches(**(switches or {})), slow_clock_hz)
+        return Emulator(program, _switches(switches), slow_clock_hz, work_limit=work_limit)
+
+    def delivery_orders(self, count: int, seed: int) -> Mapping[str, Mapping[str, Any]]:
+        """Depth first, breadth first, then spikes in random order on connections of random delay."""
+        named: dict[str, Mapping[str, Any]] = {
+            "depth_first": {"interleaving": "depth_first"},
+            "breadth_first": {"interleaving": "fifo"},
+        }
+        for number in range(count - len(named)):
+            random = {"emission_order": "random", "interleaving": "random", "seed": seed + number}
+            named[f"random_{seed + number}"] = random
+        return dict(list(named.items())[:count])
+
+    def imperfections(self, initial_state: bool, lost_events: float, seed: int) -> Mapping[str, Any]:
+        """See ``switches.py``."""
+        state = "random" if initial_state else "program"
+        return {"initial_state": state, "lost_events": lost_events, "seed": seed}
+
+    def performance(self, chip: Chip) -> Performance:
+        """The figures of ``chip.yaml``."""
+        rates = [chip.synops_per_second(core) for core in range(len(chip.cores.memories))]
+        rest, one, nine = chip.energy.resting_power_mw, chip.latency.one_core_us, chip.latency.nine_cores_us
+        core_us = (nine.value - one.value) / 8
+        return Performance(
+            tuple(Published(rate.value, rate.source) for rate in rates),
+            Published(rest.value, rest.source),
+            PublishedLatency(one.value - core_us, core_us, f"{one.source}; {nine.source}"),
+        )
+
+    def work(
+        self,
+        program: DynapcnnProgram,
+        events: EventArray,
+        spikes: SpikeArray,
+        switches: Mapping[str, Any] | None = None,
+    ) -> list[CoreWork]:
+        """See ``workload.py``."""
+        from neurodeploy.targets.dynapcnn.workload import core_work
+
+        return core_work(program, events, spikes, _switches(switches))
 
     def routes(self, program: DynapcnnProgram) -> list[Route]:
         """Where each layer is and where its spikes go."""
@@ -115,6 +160,18 @@ class DynapcnnFamily:
         from neurodeploy.targets.dynapcnn.samna_adapter import SamnaVendor
 
         return SamnaVendor(chip)
+
+
+def _switches(given: Mapping[str, Any] | None) -> "Switches":
+    from neurodeploy.targets.dynapcnn.switches import Switches
+
+    names = list(Switches.__dataclass_fields__)
+    for name in given or ():
+        if name not in names:
+            raise ConfigError(
+                f"there is no switch {name!r}.", remedy=f"the switches are: {', '.join(names)}.", code="switch"
+            )
+    return Switches(**(given or {}))
 
 
 def _placement(chip: Chip, code: str) -> Rule:

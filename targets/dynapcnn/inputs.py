@@ -1,4 +1,4 @@
-"""How the user's events enter the cores: through the sensor's pre-processing, where there is one, and then by feature."""
+"""How the user's events enter the cores: through the sensor's pre-processing, where there is one, then by feature."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from neurodeploy.targets.dynapcnn.switches import Switches
 
 @dataclass(frozen=True)
 class Way:
-    """Events with ``features`` features from ``first_feature`` on enter ``core``, there counted from ``feature_shift``."""
+    """Events of ``features`` features from ``first_feature`` on enter ``core`` as those from ``feature_shift`` on."""
 
     core: int
     first_feature: int

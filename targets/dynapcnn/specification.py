@@ -84,7 +84,7 @@ class Specification:
             {
                 layer: Probe(
                     np.array(self._times, np.int64),
-                    tuple(tuple(address) for address in (probe or {})[layer]),
+                    tuple((c, y, x) for c, y, x in (probe or {})[layer]),
                     np.array(self._potentials.get(layer, []), np.int16).reshape(len(self._times), len(neurons)),
                 )
                 for layer, neurons in self._probes.items()

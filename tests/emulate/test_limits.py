@@ -44,7 +44,7 @@ def test_a_network_that_multiplies_its_events_without_bound_is_refused_in_bounde
     built = program(
         core(first.weights, (1, 16, 16), padding=(15, 15), high=1, low=-1, destinations=(Destination(1),)), second
     )
-    with pytest.raises(EmulationError, match="one host event.* spikes in core number 1") as refused:
+    with pytest.raises(EmulationError, match=r"one host event.* spikes in core number 1") as refused:
         Emulator(built).run(make_events([0], [8], [8], [0]))
     assert refused.value.code == "work-limit"
 
