@@ -64,7 +64,7 @@ class Deployment:
 
     @property
     def layers(self) -> dict[str, Any]:
-        """Layer name -> configured core, in network order; a layer on two cores is there as its parts."""
+        """Layer name -> configured core, in network order; a layer on several cores is there as its parts."""
         return {name: self.program.configuration(name) for name in self.program.parts}
 
     @property
@@ -228,6 +228,7 @@ def compile(
     layer2core_map: CoreChoice = "auto",
     split: Split = "auto",
     monitor_layers: Sequence[str] | None = None,
+    settings: Mapping[str, Any] | None = None,
     on_step: OnStep = lambda name, text: None,
 ) -> Deployment:
     """Quantize, map and lower a network.
@@ -242,9 +243,12 @@ def compile(
         calibration: what ``nd.calibrate`` chose, or the path of its ``calibration.json``; None: as trained.
         layer2core_map: ``"auto"`` finds a placement whenever one exists; or core numbers, one per layer in network
             order; or a mapping from layer name, or name of a part such as ``conv2[0:32]``, to core.
-        split: ``"auto"`` splits a layer by its output features over two cores where there is no placement otherwise,
-            and says so in ``notes``; ``"never"`` refuses the network instead.
+        split: ``"auto"`` splits a layer by its output features over several cores where there is no placement
+            otherwise, and says so in ``notes``; ``"never"`` refuses the network instead.
         monitor_layers: layers whose spikes the host sees; by default the output layers.
+        settings: what else is set on the chip, name -> value; for Speck ``dvs`` (the sensor's pre-processing),
+            ``readout``, ``decimators``, ``synops`` (busy layers go to fast cores) and ``allow_recurrence``, see
+            ``targets/dynapcnn/README.md``.
         on_step: called after each step.
 
     Raises:
@@ -260,7 +264,7 @@ def compile(
         )
     target = load_target(target) if isinstance(target, str | Path) else target
     quantized = quantize_for(target, graph, v_min=v_min, bias_bits=bias_bits, calibration=calibration, on_step=on_step)
-    mapped = target.family.map(quantized.graph, target.chip, layer2core_map, split)
+    mapped = target.family.map(quantized.graph, target.chip, layer2core_map, split, target.family.settings(settings))
     on_step("map", "check every rule of the chip and place the layers on its cores")
     program = target.family.lower(mapped, monitor_layers)
     on_step("lower", "write the configuration of every core")

@@ -292,12 +292,31 @@ class Family(Protocol):
         """The integer widths of the chip."""
         ...
 
-    def check(self, graph: Graph, chip: Any) -> list[Finding]:
-        """All rules that ``graph`` (float, before any pass, or quantized) breaks, notes included. Raises nothing."""
+    def settings(self, data: Mapping[str, Any] | None) -> Any:
+        """What the user sets on the chip beyond the network, from plain data; None for nothing.
+
+        Raises:
+            ConfigError: there is no such setting, or not with this value.
+        """
         ...
 
-    def map(self, graph: Graph, chip: Any, layer2core_map: CoreChoice = "auto", split: Split = "auto") -> Mapped:
-        """Place a quantized graph on the chip.
+    def check(self, graph: Graph, chip: Any, settings: Any = None) -> list[Finding]:
+        """All rules that ``graph`` (float, before any pass, or quantized) breaks, notes included.
+
+        Raises:
+            ConfigError: ``settings`` do not fit the network.
+        """
+        ...
+
+    def map(
+        self,
+        graph: Graph,
+        chip: Any,
+        layer2core_map: CoreChoice = "auto",
+        split: Split = "auto",
+        settings: Any = None,
+    ) -> Mapped:
+        """Place a quantized graph on the chip; ``settings`` is what the method of that name made.
 
         ``split="auto"`` spreads a layer over several cores where there is no placement otherwise; ``"never"`` does not.
 

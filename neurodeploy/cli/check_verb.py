@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from neurodeploy.cli.model_options import ModelOptions
+from neurodeploy.cli.model_options import ChipOptions, chip_settings
 from neurodeploy.cli.output import say
 from neurodeploy.cli.verb import verb
 from neurodeploy.deployment import compile
@@ -14,7 +14,7 @@ from neurodeploy.quantize import with_v_min
 from neurodeploy.target import load_target
 
 
-class CheckOptions(ModelOptions):
+class CheckOptions(ChipOptions):
     """Options of ``neurodeploy check``."""
 
     strict: bool = Field(False, description="fail on notes too, not only on errors.")
@@ -28,11 +28,18 @@ def command(options: CheckOptions) -> dict[str, Any]:
     """
     target = load_target(options.target)
     graph = with_v_min(load(options.model), options.v_min)
-    findings = target.family.check(graph, target.chip)
+    settings = chip_settings(options)
+    findings = target.family.check(graph, target.chip, target.family.settings(settings))
     problem = remedy = None
     if not any(finding.rule.severity == "error" for finding in findings):
         try:
-            compile(graph, target=target, bias_bits=options.bias_bits, calibration=options.calibration)
+            compile(
+                graph,
+                target=target,
+                bias_bits=options.bias_bits,
+                calibration=options.calibration,
+                settings=settings,
+            )
         except (QuantizeError, ConstraintError, MappingError) as error:
             problem, remedy = error.message, error.remedy
     for finding in findings:

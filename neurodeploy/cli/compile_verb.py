@@ -5,19 +5,21 @@ from typing import Any
 
 from pydantic import Field
 
-from neurodeploy.cli.model_options import ModelOptions, Steps, say_notes, say_quantization
+from neurodeploy.cli.model_options import ChipOptions, Steps, chip_settings, say_notes, say_quantization
 from neurodeploy.cli.output import say, table
 from neurodeploy.cli.verb import verb, write_resolved
 from neurodeploy.deployment import PROGRAM_FILE, compile
 from neurodeploy.errors import ConfigError
 from neurodeploy.mapping.placement import CoreChoice, Split
 
+LAYER2CORE_HELP = "'auto'; core numbers in network order: 0,3,5; or the cores of some layers: conv1=0,conv3=5."
 
-class CompileOptions(ModelOptions):
+
+class CompileOptions(ChipOptions):
     """Options of ``neurodeploy compile``."""
 
-    layer2core_map: str = Field("auto", description="'auto', or core numbers in network order: 0,3,5.")
-    split: Split = Field("auto", description="split a layer over two cores where there is no placement otherwise.")
+    layer2core_map: str = Field("auto", description=LAYER2CORE_HELP)
+    split: Split = Field("auto", description="split a layer over several cores where there is no placement otherwise.")
     monitor_layers: tuple[str, ...] = Field((), description="a layer whose spikes the host sees; may be repeated.")
     out: Path = Field(Path("build"), description="folder to write to.", json_schema_extra={"short": "-o"})
 
@@ -39,6 +41,7 @@ def command(options: CompileOptions) -> dict[str, Any]:
         layer2core_map=core_choice(options.layer2core_map),
         split=options.split,
         monitor_layers=options.monitor_layers or None,
+        settings=chip_settings(options),
         on_step=steps,
     )
     deployment.save(options.out)
@@ -57,7 +60,7 @@ def command(options: CompileOptions) -> dict[str, Any]:
 
 
 def core_choice(text: str) -> CoreChoice:
-    """``auto`` or a list of core numbers.
+    """``auto``, a list of core numbers, or a list of ``layer=core``.
 
     Raises:
         ConfigError: anything else.
@@ -65,11 +68,14 @@ def core_choice(text: str) -> CoreChoice:
     if text == "auto":
         return "auto"
     try:
+        if "=" in text:
+            pairs = [part.rsplit("=", 1) for part in text.split(",")]
+            return {name: int(core) for name, core in pairs}
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise ConfigError(
             f"layer2core_map: {text!r} is neither 'auto' nor a list of core numbers.",
-            remedy="write, for example, --layer2core-map 0,3,5",
+            remedy="write, for example, --layer2core-map 0,3,5 or --layer2core-map conv1=0,conv3=5",
             code="layer2core-map",
         ) from None
 

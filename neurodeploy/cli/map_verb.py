@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import Field
 
-from neurodeploy.cli.compile_verb import core_choice, say_mapping
-from neurodeploy.cli.model_options import ModelOptions, Steps, quantize_model
+from neurodeploy.cli.compile_verb import LAYER2CORE_HELP, core_choice, say_mapping
+from neurodeploy.cli.model_options import ChipOptions, Steps, chip_settings, quantize_model
 from neurodeploy.cli.output import say
 from neurodeploy.cli.verb import verb, write_resolved
 from neurodeploy.deployment import MAPPING_FILE
@@ -14,11 +14,11 @@ from neurodeploy.files import write_json
 from neurodeploy.mapping.placement import Split
 
 
-class MapOptions(ModelOptions):
+class MapOptions(ChipOptions):
     """Options of ``neurodeploy map``."""
 
-    layer2core_map: str = Field("auto", description="'auto', or core numbers in network order: 0,3,5.")
-    split: Split = Field("auto", description="split a layer over two cores where there is no placement otherwise.")
+    layer2core_map: str = Field("auto", description=LAYER2CORE_HELP)
+    split: Split = Field("auto", description="split a layer over several cores where there is no placement otherwise.")
     out: Path = Field(Path("build"), description="folder to write to.", json_schema_extra={"short": "-o"})
 
 
@@ -30,7 +30,8 @@ def command(options: MapOptions) -> dict[str, Any]:
     """
     steps = Steps(options.verbose)
     target, quantized = quantize_model(options, steps)
-    mapped = target.family.map(quantized.graph, target.chip, core_choice(options.layer2core_map), options.split)
+    choice, settings = core_choice(options.layer2core_map), target.family.settings(chip_settings(options))
+    mapped = target.family.map(quantized.graph, target.chip, choice, options.split, settings)
     report = mapped.report()
     write_json(options.out / MAPPING_FILE, report)
     write_resolved(options, options.out / "map.yaml")

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from neurodeploy.cli.output import say, table
-from neurodeploy.cli.verb import Options
+from neurodeploy.cli.verb import Options, read_yaml
 from neurodeploy.deployment import quantize_for
 from neurodeploy.graph.load import load
 from neurodeploy.quantize.integers import Quantized
@@ -33,6 +33,25 @@ class ModelOptions(Options):
     )
     calibration: Path | None = Field(None, description="calibration.json, written by 'neurodeploy calibrate'.")
     verbose: bool = Field(False, description="print every step.", json_schema_extra={"short": "-v"})
+
+
+class ChipOptions(ModelOptions):
+    """The same, and what is set on the chip."""
+
+    settings: Path | None = Field(
+        None, description="a YAML file of what else is set on the chip; see the README of its family."
+    )
+    allow_recurrence: bool = Field(False, description="accept loops, which may block the chip for good (deadlock).")
+
+
+def chip_settings(options: ChipOptions) -> dict[str, Any]:
+    """What the options set on the chip beyond the network, as ``nd.compile(settings=)`` takes it.
+
+    Raises:
+        ConfigError: the file cannot be read or holds no fields.
+    """
+    settings: dict[str, Any] = {} if options.settings is None else read_yaml(options.settings)
+    return {**settings, "allow_recurrence": True} if options.allow_recurrence else settings
 
 
 class Steps:

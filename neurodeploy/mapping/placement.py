@@ -70,14 +70,22 @@ def place(
     *,
     choice: CoreChoice = "auto",
     remedy: Callable[[Sequence[str]], str] | None = None,
+    work: Mapping[str, float] | None = None,
+    fast: Sequence[int] = (),
 ) -> dict[str, int]:
     """Give every item a core of its own that holds it.
+
+    With ``work`` and ``fast`` as much work as possible is done on the fast cores. The sets of items that can be on
+    them, while all others still find a core, are the independent sets of a matroid; taking the busiest item that can be
+    added, again and again, therefore finds the set with the most work (Rado 1957; Edmonds 1971).
 
     Args:
         items: what to place; names are unique.
         cores: where; in order of preference.
         choice: the user's choice of cores, see ``CoreChoice``.
         remedy: called with the names of a smallest conflicting set; says what the user can do.
+        work: item name -> how much it has to do, in any unit; items left out, or with 0, have no preference.
+        fast: numbers of the cores that busy items should be on.
 
     Returns:
         Item name -> core number, in item order.
@@ -102,6 +110,13 @@ def place(
                 )
     matching = match(choices)
     if None not in matching:
+        for index in sorted(range(len(items)), key=lambda index: (-(work or {}).get(items[index].name, 0), index)):
+            on_fast = [core for core in choices[index] if core in fast]
+            if not (work or {}).get(items[index].name, 0) or not on_fast:
+                continue
+            attempt = match([on_fast if other == index else choice for other, choice in enumerate(choices)])
+            if None not in attempt:
+                matching, choices[index] = attempt, on_fast
         return {item.name: core for item, core in zip(items, matching, strict=True) if core is not None}
     members = conflict(choices, matching)
     names = [items[index].name for index in members]

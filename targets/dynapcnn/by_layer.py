@@ -26,6 +26,8 @@ def by_layer(
         probes: by layer already.
     """
     layers = program.layers
+    counts = [count[:: core.feature_step] for count, core in zip(counts, program.cores, strict=True)]
+    spikes = spikes_by_layer(program, spikes)
     if len(layers) == len(program.cores):
         by_name = dict(zip(layers, counts, strict=True)), dict(zip(layers, counters, strict=True))
         return Execution(spikes, *by_name, probes)
@@ -35,15 +37,16 @@ def by_layer(
         parts = [rank for rank, core in enumerate(program.cores) if core.layer == layer]
         all_counts[layer] = np.concatenate([counts[rank] for rank in parts])
         all_counters[layer] = {key: sum(counters[rank][key] for rank in parts) for key in counters[parts[0]]}
-    return Execution(spikes_by_layer(program, spikes), all_counts, all_counters, probes)
+    return Execution(spikes, all_counts, all_counters, probes)
 
 
 def spikes_by_layer(program: DynapcnnProgram, spikes: SpikeArray) -> SpikeArray:
     """Spikes whose ``layer`` indexes ``program.cores``, as those of ``program.layers`` with the layers' features."""
-    if all(core.first_feature is None for core in program.cores):
+    if all(core.first_feature is None and core.feature_step == 1 for core in program.cores):
         return spikes
     index = np.array([program.layers.index(core.layer) for core in program.cores], np.uint8)
     first = np.array([core.first_feature or 0 for core in program.cores], np.uint16)
+    step = np.array([core.feature_step for core in program.cores], np.uint16)
     joined = spikes.copy()
-    joined["layer"], joined["c"] = index[spikes["layer"]], spikes["c"] + first[spikes["layer"]]
+    joined["layer"], joined["c"] = index[spikes["layer"]], spikes["c"] // step[spikes["layer"]] + first[spikes["layer"]]
     return joined

@@ -77,9 +77,20 @@ class Routing(_Frozen):
     dvs: Fact[Positive]
 
 
-class Throughput(_Frozen):
-    """Synaptic operations per second that one core can sustain; published anchors, for warnings only."""
+class Readout(_Frozen):
+    """The readout block: how many classes it has, and where it looks for them in the features of the last core."""
 
+    classes: Fact[Positive]
+    feature_step: Fact[Positive]
+
+
+class Throughput(_Frozen):
+    """Synaptic operations per second that one core can sustain; published anchors, for warnings only.
+
+    ``first_cores`` are the numbers of the fast ones, which busy layers should be on.
+    """
+
+    first_cores: Fact[tuple[Annotated[int, Field(ge=0, strict=True)], ...]]
     synops_per_second_first_cores: Fact[float]
     synops_per_second_other_cores: Fact[float]
 
@@ -128,6 +139,8 @@ class Chip(_Frozen):
     limits: Limits
     quantization: Quantization
     routing: Routing
+    readout: Readout
+    sensor: Fact[bool]
     throughput: Throughput
     latency: Latency
     energy: Energy

@@ -6,7 +6,7 @@ they say what the chip does differently. Limits: Speck Dev Kit Datasheet V1.0, s
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.nodes import Add, Concat, Conv2d, Input, Neuron, Output, SumPool2d
 from neurodeploy.target import Finding, Rule
 from neurodeploy.targets.dynapcnn.chip import Chip
+from neurodeploy.targets.dynapcnn.input_paths import InputPath
 from neurodeploy.targets.dynapcnn.layers import CoreLayer
 
 
@@ -30,6 +31,7 @@ class Breach:
 
 
 Severity = Literal["error", "note"]
+Scope = Literal["graph", "inputs", "layer", "network"]
 Breaches = Iterator[Breach]
 
 
@@ -40,7 +42,7 @@ class Constraint:
     code: str
     template: str
     severity: Severity
-    scope: Literal["graph", "layer", "network"]
+    scope: Scope
     find: Callable[[Any, Chip], Breaches]
 
     def rule(self, chip: Chip) -> Rule:
@@ -53,7 +55,7 @@ CONSTRAINTS: list[Constraint] = []
 
 
 def _constraint(
-    scope: Literal["graph", "layer", "network"], code: str, severity: Severity = "error"
+    scope: Scope, code: str, severity: Severity = "error"
 ) -> Callable[[Callable[[Any, Chip], Breaches]], Callable[[Any, Chip], Breaches]]:
     def add(find: Callable[[Any, Chip], Breaches]) -> Callable[[Any, Chip], Breaches]:
         text = " ".join(inspect.cleandoc(find.__doc__ or "").split())
@@ -63,12 +65,12 @@ def _constraint(
     return add
 
 
-def broken(scope: Literal["graph", "layer", "network"], subject: Any, chip: Chip) -> list[Finding]:
+def broken(scope: Scope, subject: Any, chip: Chip) -> list[Finding]:
     """Every breach of the rules of one scope.
 
     Args:
-        scope: ``"graph"``, ``"layer"`` or ``"network"``.
-        subject: a ``Graph``, a ``CoreLayer``, or all layers as name -> ``CoreLayer``.
+        scope: ``"graph"``, ``"inputs"``, ``"layer"`` or ``"network"``.
+        subject: a ``Graph``, all ``InputPath``s, a ``CoreLayer``, or all layers as name -> ``CoreLayer``.
         chip: whose limits.
     """
     own_name = subject.name if isinstance(subject, CoreLayer) else ""
@@ -94,20 +96,6 @@ def only_what_a_core_has(graph: Graph, chip: Chip) -> Breaches:
         if type(node) not in known:
             remedy = "replace it by layers that a core has, or remove it."
             yield Breach(f"a {node.kind} node", ", ".join(kind.kind for kind in known), remedy, name)
-
-
-@_constraint("graph", "one-input")
-def one_input(graph: Graph, chip: Chip) -> Breaches:
-    """The network has one input, and it feeds one layer (the host sends each event to one core)."""
-    inputs = [name for name, node in graph.nodes.items() if isinstance(node, Input)]
-    if len(inputs) > 1:
-        remedy = "use one input with more features."
-        yield Breach(f"{len(inputs)} inputs ({', '.join(inputs)})", "1", remedy, inputs[1])
-    for name in inputs:
-        after = graph.successors(name)
-        if len(after) > 1:
-            remedy = "begin with one layer and branch after its neurons."
-            yield Breach(f"feeds {', '.join(after)}", "1 layer", remedy, name)
 
 
 @_constraint("graph", "map-input")
@@ -142,21 +130,6 @@ def weights_before_neurons(graph: Graph, chip: Chip) -> Breaches:
                 yield Breach(f"follows {before} ({graph.nodes[before].kind})", "a convolution", remedy, name)
 
 
-@_constraint("graph", "pool-before-first-layer")
-def no_pooling_before_the_first_layer(graph: Graph, chip: Chip) -> Breaches:
-    """Spikes are pooled, added or concatenated on their way from one layer to the next, never between the input and the
-    first layer.
-    """
-    for name, node in graph.nodes.items():
-        if isinstance(node, (SumPool2d, Add, Concat)):
-            before = [other for other in graph.predecessors(name) if isinstance(graph.nodes[other], Input)]
-            if before:
-                remedy = (
-                    "pool the events before they enter (use a smaller sensor size), or give the first layer a stride."
-                )
-                yield Breach(f"a {node.kind} directly after {before[0]}", "after neurons", remedy, name)
-
-
 @_constraint("graph", "pool-after-last-layer")
 def no_pooling_after_the_last_layer(graph: Graph, chip: Chip) -> Breaches:
     """The output is read from neurons: the host sees the spikes of a core before any pooling or
@@ -168,6 +141,97 @@ def no_pooling_after_the_last_layer(graph: Graph, chip: Chip) -> Breaches:
                 if not isinstance(other, (Neuron, Conv2d)):
                     remedy = "remove it (sum the output spikes on the host), or end with a spiking layer."
                     yield Breach(f"{name} reads a {other.kind}", "neurons", remedy, before)
+
+
+# Rules on the inputs and their way to the first layers.
+
+
+def _sensor_paths(paths: Sequence[InputPath]) -> list[InputPath]:
+    return [path for path in paths if path.before is not None]
+
+
+@_constraint("inputs", "several-inputs", "note")
+def inputs_share_one_stream(paths: Sequence[InputPath], chip: Chip) -> Breaches:
+    """Several inputs share one stream of events: the features of the second begin where those of the first end."""
+    first = 0
+    for path in paths:
+        if first:
+            yield Breach(f"features from {first}", "0", f"give its events p = {first} and up.", path.name)
+        first += path.given_shape[0]
+
+
+@_constraint("inputs", "sensor-inputs")
+def one_input_through_the_sensor(paths: Sequence[InputPath], chip: Chip) -> Breaches:
+    """One input goes through the sensor's pre-processing: the one that is pooled before its first layer, or that the
+    settings name.
+    """
+    for path in _sensor_paths(paths)[1:]:
+        remedy = "pool its events before they enter (use a smaller sensor size), or give its first layer a stride."
+        yield Breach(f"{', '.join(other.name for other in _sensor_paths(paths))}", "1 input", remedy, path.name)
+
+
+@_constraint("inputs", "sensor-events")
+def two_polarities(paths: Sequence[InputPath], chip: Chip) -> Breaches:
+    """What goes through the sensor's pre-processing has one or two features, the polarities, and a map of at most
+    {input_size} x {input_size}.
+    """
+    limit = chip.limits.input_size.value
+    for path in _sensor_paths(paths):
+        if path.shape[0] > 2 or max(path.given_shape[1:]) > limit:
+            remedy = "pool its events before they enter (use a smaller sensor size), or give the first layer a stride."
+            yield Breach(f"input shape {path.given_shape}", f"(2, {limit}, {limit})", remedy, path.name)
+
+
+@_constraint("inputs", "sensor-destinations")
+def two_destinations_of_the_sensor(paths: Sequence[InputPath], chip: Chip) -> Breaches:
+    """The sensor's pre-processing feeds at most {destinations} layers, none of them with a feature shift."""
+    limit = chip.limits.destinations.value
+    for path in _sensor_paths(paths):
+        names = ", ".join(end.layer for end in path.ends)
+        if len(path.ends) > limit:
+            yield Breach(f"{len(path.ends)} ({names})", str(limit), "branch behind the first layer.", path.name)
+        if any(end.feature_shift for end in path.ends):
+            remedy = "make this input the first in the concatenation."
+            yield Breach(f"{path.name} is not the first of what is joined", "shift 0", remedy, path.name)
+
+
+@_constraint("inputs", "sensor-pooling")
+def pooling_of_the_sensor(paths: Sequence[InputPath], chip: Chip) -> Breaches:
+    """The sensor's pre-processing pools by one of {poolings} in y and in x, the same for all layers it feeds, with a
+    stride equal to the kernel and no padding.
+    """
+    for path in _sensor_paths(paths):
+        sides = {end.pooling for end in path.ends}
+        plain = all(pool.stride == pool.kernel and pool.padding == (0, 0) for end in path.ends for pool in end.pools)
+        given = path.before.pooling if path.before else (1, 1)
+        total = {(py * given[0], px * given[1]) for py, px in sides}
+        if (
+            len(sides) > 1
+            or not plain
+            or not {side for pair in total for side in pair} <= set(chip.limits.poolings.value)
+        ):
+            value = " and ".join(map(str, sorted(total))) if plain else "windows that overlap or leave gaps"
+            remedy = "pool by 1, 2 or 4 in all, the same way for every layer that reads this input."
+            yield Breach(value, f"{chip.limits.poolings}, one of them", remedy, path.name)
+
+
+@_constraint("inputs", "sensor-live")
+def there_is_a_sensor(paths: Sequence[InputPath], chip: Chip) -> Breaches:
+    """The sensor is connected only on a chip that has one."""
+    for path in _sensor_paths(paths):
+        if path.before is not None and path.before.pass_sensor_events and not chip.sensor.value:
+            yield Breach("live", "a chip without sensor", "leave out live; the host's events pass.", path.name)
+
+
+@_constraint("inputs", "sensor-region")
+def region_fits_the_pooling(paths: Sequence[InputPath], chip: Chip) -> Breaches:
+    """Where the network pools the sensor's events first, the region of interest begins at a multiple of that pooling
+    and, if it is mirrored, ends at one.
+    """
+    for path in _sensor_paths(paths):
+        if path.dvs is None and path.before is not None:
+            value = f"rows and columns from {path.before.origin} to {path.before.cut}, pooled by {path.ends[0].pooling}"
+            yield Breach(value, "multiples", "move the region, or pool in the settings instead.", path.name)
 
 
 # Rules on one layer.

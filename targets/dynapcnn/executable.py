@@ -86,6 +86,9 @@ def check_parts(program: DynapcnnProgram) -> None:
             size, other = core.output_shape[1:], previous.output_shape[1:]
             if size != other:
                 _refuse(core, f"its map is {size}, that of {previous.name} is {other}.")
+        between = np.arange(core.output_shape[0]) % core.feature_step != 0
+        if core.feature_step > 1 and (between[-1] or core.weights[between].any() or core.biases[between].any()):
+            _refuse(core, f"feature_step is {core.feature_step}; features between have weights, or end it.")
         if (core.first_feature or 0) != expected:
             _refuse(core, f"first_feature is {core.first_feature}; the next feature of the layer is {expected}.")
         seen.add(core.layer)

@@ -21,11 +21,14 @@ from neurodeploy.target import (
 )
 from neurodeploy.targets.dynapcnn.chip import Chip
 from neurodeploy.targets.dynapcnn.constraints import CONSTRAINTS, broken
+from neurodeploy.targets.dynapcnn.input_paths import input_paths
 from neurodeploy.targets.dynapcnn.layers import core_layers
 from neurodeploy.targets.dynapcnn.lower import lower
-from neurodeploy.targets.dynapcnn.mapped import SPLIT, MappedNetwork, arrange, findings_of, map_network
+from neurodeploy.targets.dynapcnn.mapped import DECIMATOR, SPLIT, MappedNetwork, arrange, findings_of, map_network
 from neurodeploy.targets.dynapcnn.program import DynapcnnProgram
 from neurodeploy.targets.dynapcnn.read_program import read_program
+from neurodeploy.targets.dynapcnn.readout import READOUT
+from neurodeploy.targets.dynapcnn.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from neurodeploy.quantize import QuantizationSpec
@@ -41,7 +44,13 @@ class DynapcnnFamily:
 
     def rules(self, chip: Chip) -> list[Rule]:
         """Every rule, the placement last."""
-        return [*(constraint.rule(chip) for constraint in CONSTRAINTS), _placement(chip, "placement"), SPLIT]
+        return [
+            *(constraint.rule(chip) for constraint in CONSTRAINTS),
+            _placement(chip, "placement"),
+            SPLIT,
+            DECIMATOR,
+            READOUT,
+        ]
 
     def quantization_spec(self, chip: Chip) -> "QuantizationSpec":
         """The widths in the chip's description."""
@@ -50,9 +59,15 @@ class DynapcnnFamily:
         widths = chip.quantization
         return QuantizationSpec(widths.weight_bits.value, widths.bias_bits.value, widths.state_bits.value)
 
-    def check(self, graph: Graph, chip: Chip) -> list[Finding]:
+    def settings(self, data: Mapping[str, Any] | None) -> Settings:
+        """What the user sets on the chip beyond the network; see ``settings.py``."""
+        return read_settings(data)
+
+    def check(self, graph: Graph, chip: Chip, settings: Settings | None = None) -> list[Finding]:
         """All rules that ``graph`` breaks, placement included; passes that cannot run are findings too."""
         from neurodeploy.quantize import PASSES
+
+        settings = settings or Settings()
 
         findings: list[Finding] = []
         for step in PASSES:
@@ -65,18 +80,24 @@ class DynapcnnFamily:
         if findings:
             # A graph that the passes left half-way breaks rules about kinds of nodes: only the layers say something.
             return [*findings, *(finding for layer in layers.values() for finding in broken("layer", layer, chip))]
-        findings = findings_of(graph, layers, chip)
+        paths = input_paths(graph, settings)
+        findings = findings_of(graph, layers, paths, chip)
         try:
-            findings += arrange(layers, chip)[2]
+            findings += arrange(layers, paths, chip, settings=settings).notes
         except MappingError as error:
             findings.append(Finding("", _placement(chip, error.code), error.message, "", error.remedy))
         return findings
 
     def map(
-        self, graph: Graph, chip: Chip, layer2core_map: CoreChoice = "auto", split: Split = "auto"
+        self,
+        graph: Graph,
+        chip: Chip,
+        layer2core_map: CoreChoice = "auto",
+        split: Split = "auto",
+        settings: Settings | None = None,
     ) -> MappedNetwork:
-        """Give each layer of a quantized graph a core, or two cores its parts; see ``map_network``."""
-        return map_network(graph, chip, layer2core_map, split)
+        """Give each layer of a quantized graph a core, or several cores its parts; see ``map_network``."""
+        return map_network(graph, chip, layer2core_map, split, settings)
 
     def lower(self, mapped: MappedNetwork, monitor_layers: Sequence[str] | None = None) -> DynapcnnProgram:
         """The chip's configuration; see ``lower.py``."""
@@ -141,6 +162,7 @@ class DynapcnnFamily:
     def routes(self, program: DynapcnnProgram) -> list[Route]:
         """Where each layer is and where its spikes go."""
         names = {core.core: core.name for core in program.cores}
+        entered = {entry.core for port in program.inputs for entry in port.entries}
         return [
             Route(
                 core.layer,
@@ -150,7 +172,7 @@ class DynapcnnFamily:
                     for end in core.destinations
                 ),
                 core.monitor_enable,
-                core.core == program.entry_core,
+                core.core in entered,
             )
             for core in program.cores
         ]

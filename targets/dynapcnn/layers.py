@@ -40,11 +40,12 @@ class CoreLayer:
         input_shape: ``(C, H, W)`` of the events it takes.
         output_shape: ``(F, H, W)`` of its neurons, before pooling.
         sources: layers that feed it; empty when only the host does.
-        takes_input: whether the host's events enter here.
+        takes_input: whether an input's events enter here.
         destinations: where its spikes go.
         is_output: whether the network's result is read here.
         part_of: the layer that it is a part of; None for a whole layer.
         first_feature: the feature of that layer which is its feature 0.
+        feature_step: feature f of the layer is feature ``f * feature_step`` of the core; those between never fire.
     """
 
     name: str
@@ -58,6 +59,7 @@ class CoreLayer:
     is_output: bool
     part_of: str | None = None
     first_feature: int = 0
+    feature_step: int = 1
 
     @property
     def has_bias(self) -> bool:
@@ -81,6 +83,11 @@ class CoreLayer:
         return bool(np.max(self.conv.weight) <= threshold and start < threshold and bias <= 0)
 
 
+def input_ends(graph: Graph) -> dict[str, tuple[LayerDestination, ...]]:
+    """Input -> the layers its events reach, in network order."""
+    return {name: tuple(_ends(graph, name)) for name, node in graph.nodes.items() if isinstance(node, Input)}
+
+
 def core_layers(graph: Graph) -> Mapping[str, CoreLayer]:
     """Every convolution of ``graph`` that is followed by one layer of neurons, by name, in network order.
 
@@ -94,6 +101,7 @@ def core_layers(graph: Graph) -> Mapping[str, CoreLayer]:
     destinations = {
         name: tuple(end for end in _ends(graph, neuron) if end.layer in paired) for name, neuron in paired.items()
     }
+    entered = {end.layer for ends in input_ends(graph).values() for end in ends}
     layers: dict[str, CoreLayer] = {}
     for name, neuron_name in paired.items():
         conv, neuron = graph.nodes[name], graph.nodes[neuron_name]
@@ -107,7 +115,7 @@ def core_layers(graph: Graph) -> Mapping[str, CoreLayer]:
             input_shape=_map(graph.shapes[before]),
             output_shape=_map(graph.shapes[name]),
             sources=tuple(other for other, ends in destinations.items() for end in ends if end.layer == name),
-            takes_input=isinstance(graph.nodes[before], Input),
+            takes_input=name in entered,
             destinations=destinations[name],
             is_output=any(isinstance(graph.nodes[after], Output) for after in graph.successors(neuron_name)),
         )

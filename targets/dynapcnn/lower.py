@@ -5,8 +5,17 @@ from collections.abc import Sequence
 import numpy as np
 
 from neurodeploy.errors import ConfigError
+from neurodeploy.targets.dynapcnn.input_paths import InputPath
 from neurodeploy.targets.dynapcnn.mapped import MappedLayer, MappedNetwork
-from neurodeploy.targets.dynapcnn.program import CoreProgram, Destination, DynapcnnProgram
+from neurodeploy.targets.dynapcnn.program import (
+    DECIMATION,
+    CoreProgram,
+    Destination,
+    DynapcnnProgram,
+    Entry,
+    InputPort,
+    ReadoutProgram,
+)
 
 
 def lower(mapped: MappedNetwork, monitor_layers: Sequence[str] | None = None) -> DynapcnnProgram:
@@ -34,7 +43,30 @@ def lower(mapped: MappedNetwork, monitor_layers: Sequence[str] | None = None) ->
     return DynapcnnProgram(
         target=mapped.chip.name,
         cores=tuple(_core(mapped, placed, _layer(placed) in monitor_layers) for placed in mapped.layers.values()),
-        entry_core=next(placed.core for placed in mapped.layers.values() if placed.layer.takes_input),
+        entry_core=mapped.layers[mapped.inputs[0].ends[0].layer].core,
+        ports=() if _is_plain(mapped) else tuple(_port(mapped, path) for path in mapped.inputs),
+        readout=_readout(mapped),
+    )
+
+
+def _is_plain(mapped: MappedNetwork) -> bool:
+    """Whether one input goes straight into one core."""
+    (path, *others) = mapped.inputs
+    return not others and path.before is None and len(path.ends) == 1 and not path.ends[0].feature_shift
+
+
+def _port(mapped: MappedNetwork, path: InputPath) -> InputPort:
+    entries = tuple(Entry(mapped.layers[end.layer].core, end.feature_shift) for end in path.ends)
+    return InputPort(path.name, path.given_shape, entries, path.dvs)
+
+
+def _readout(mapped: MappedNetwork) -> ReadoutProgram | None:
+    wanted = mapped.settings.readout
+    if wanted is None:
+        return None
+    (placed,) = (placed for placed in mapped.layers.values() if placed.layer.is_output)
+    return ReadoutProgram(
+        placed.core, wanted.threshold, wanted.average_ticks, wanted.output, wanted.output_class, wanted.monitor
     )
 
 
@@ -50,6 +82,7 @@ def _core(mapped: MappedNetwork, placed: MappedLayer, monitor: bool) -> CoreProg
     if initial_v is not None:
         initial_v = np.broadcast_to(initial_v, layer.output_shape).astype(np.int16) if np.any(initial_v) else None
     biases = conv.bias if layer.has_bias and conv.bias is not None else np.zeros(layer.output_shape[0])
+    decimation = mapped.settings.decimators.get(_layer(placed))
     lowest = -(2 ** (mapped.chip.limits.state_bits.value - 1))
     return CoreProgram(
         layer=_layer(placed),
@@ -72,4 +105,6 @@ def _core(mapped: MappedNetwork, placed: MappedLayer, monitor: bool) -> CoreProg
         ),
         neurons_initial_value=initial_v,
         first_feature=layer.first_feature if layer.part_of else None,
+        feature_step=layer.feature_step,
+        output_decimator_interval=None if decimation is None else DECIMATION.index(decimation),
     )

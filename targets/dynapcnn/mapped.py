@@ -1,7 +1,7 @@
 """A quantized network whose layers have their cores."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from neurodeploy.errors import ConfigError, ConstraintError, MappingError
@@ -10,15 +10,25 @@ from neurodeploy.mapping.placement import CoreChoice, Item, Shortfall, Split, pl
 from neurodeploy.target import Finding, Rule
 from neurodeploy.targets.dynapcnn.chip import Chip
 from neurodeploy.targets.dynapcnn.constraints import broken
+from neurodeploy.targets.dynapcnn.input_paths import InputPath, input_paths
 from neurodeploy.targets.dynapcnn.layers import CoreLayer, MapShape, core_layers
 from neurodeploy.targets.dynapcnn.memory import needs
+from neurodeploy.targets.dynapcnn.readout import READOUT, with_readout
+from neurodeploy.targets.dynapcnn.settings import Settings
 from neurodeploy.targets.dynapcnn.shrink import suggest
-from neurodeploy.targets.dynapcnn.split import chosen_cuts, obstacle, plan, with_parts
+from neurodeploy.targets.dynapcnn.split import Cuts, chosen_cuts, obstacle, part_names, plan, with_parts
+from neurodeploy.targets.dynapcnn.work import Synops, work_of
 
 SPLIT = Rule(
     "split",
-    "A layer that fits no core, or leaves no core for another, is split by its output features over two cores; every "
-    "neuron gets the same events, the next layer takes the spikes of the two parts in another order.",
+    "A layer that fits no core, or leaves no core for another, is split by its output features over several cores: two "
+    "where a core or the sensor feeds it, more where only the host does; every neuron gets the same events, the next "
+    "layer takes the spikes of the parts in another order.",
+    "note",
+)
+DECIMATOR = Rule(
+    "decimator",
+    "A decimator lets one of every n spikes of a layer leave its core; the network that was trained has none.",
     "note",
 )
 
@@ -59,11 +69,13 @@ class MappedLayer:
 class MappedNetwork:
     """All layers in network order, and what will run differently on the chip.
 
-    A layer that is split over two cores is there as its two parts.
+    A layer that is split over several cores is there as its parts.
     """
 
     chip: Chip
     layers: Mapping[str, MappedLayer]
+    inputs: tuple[InputPath, ...]
+    settings: Settings
     notes: tuple[Finding, ...]
 
     def report(self) -> dict[str, Any]:
@@ -101,70 +113,119 @@ class MappedNetwork:
             ],
             # Whether "at most one spike per event" never shows in any layer.
             "fires_once": all(mapped.layer.fires_once for mapped in self.layers.values()),
+            "inputs": [
+                {
+                    "name": path.name,
+                    "shape": list(path.given_shape),
+                    "through_sensor": path.before is not None,
+                    "layers": [end.layer for end in path.ends],
+                }
+                for path in self.inputs
+            ],
             "cores": [{"core": core, "capacities": memory} for core, memory in enumerate(memories)],
             "notes": [note.to_dict() for note in self.notes],
         }
 
 
-def map_network(graph: Graph, chip: Chip, layer2core_map: CoreChoice = "auto", split: Split = "auto") -> MappedNetwork:
-    """Check a quantized graph against every rule of ``chip`` and give each layer a core, or two cores its parts.
+def map_network(
+    graph: Graph,
+    chip: Chip,
+    layer2core_map: CoreChoice = "auto",
+    split: Split = "auto",
+    settings: Settings | None = None,
+) -> MappedNetwork:
+    """Check a quantized graph against every rule of ``chip`` and give each layer a core, or several cores its parts.
 
     Raises:
         ConstraintError: rules are broken; the message lists every breach.
-        ConfigError: ``layer2core_map`` is not valid.
+        ConfigError: ``layer2core_map`` or a setting is not valid.
         MappingError: there is no placement; the message says why.
     """
-    layers = core_layers(graph)
-    findings = findings_of(graph, layers, chip)
+    settings = settings or Settings()
+    layers, paths = core_layers(graph), input_paths(graph, settings)
+    findings = findings_of(graph, layers, paths, chip)
     refuse([finding for finding in findings if finding.rule.severity == "error"], chip)
-    placed, cores, notes = arrange(layers, chip, layer2core_map, split)
+    arranged = arrange(layers, paths, chip, layer2core_map, split, settings)
     mapped: dict[str, MappedLayer] = {}
-    for name, number in cores.items():
-        item = Item(name, needs(placed[name]))
+    for name, number in arranged.cores.items():
+        item = Item(name, needs(arranged.layers[name]))
         lacks = {core.number: shortfalls(item, core) for core in chip.placement_cores()}
-        mapped[name] = MappedLayer(placed[name], number, item.needs, lacks)
-    return MappedNetwork(chip, mapped, (*findings, *notes))
+        mapped[name] = MappedLayer(arranged.layers[name], number, item.needs, lacks)
+    return MappedNetwork(chip, mapped, arranged.inputs, settings, (*findings, *arranged.notes))
+
+
+@dataclass(frozen=True, eq=False)
+class Arrangement:
+    """Layers, split where needed; the core of each; the inputs that lead to them; and what to know about it."""
+
+    layers: Mapping[str, CoreLayer]
+    cores: Mapping[str, int]
+    inputs: tuple[InputPath, ...]
+    notes: tuple[Finding, ...]
 
 
 def arrange(
-    layers: Mapping[str, CoreLayer], chip: Chip, choice: CoreChoice = "auto", split: Split = "auto"
-) -> tuple[Mapping[str, CoreLayer], dict[str, int], list[Finding]]:
-    """Layers, split where needed; the core of each; and a note for each layer that was split.
+    layers: Mapping[str, CoreLayer],
+    paths: Sequence[InputPath],
+    chip: Chip,
+    choice: CoreChoice = "auto",
+    split: Split = "auto",
+    settings: Settings | None = None,
+) -> Arrangement:
+    """Give every layer a core; where that is not possible, and ``split`` allows it, several cores to some.
 
     Raises:
-        ConfigError: ``choice`` or ``split`` is not valid.
+        ConfigError: ``choice``, ``split`` or a setting is not valid.
         MappingError: there is no placement; the message says why.
     """
+    settings = settings or Settings()
     if split not in get_args(Split):
         raise ConfigError(f"split is {split!r}.", remedy='use "auto" or "never".', code="split")
-    cuts = chosen_cuts(layers, choice, chip)
+    layers = with_readout(layers, settings.readout, chip)
+    notes = _noted(layers, settings)
+    cuts = chosen_cuts(layers, choice, chip, paths)
     try:
-        placed = with_parts(layers, cuts)
-        cores = _place(placed, chip, choice)
+        cores = _place(layers, cuts, paths, chip, choice, settings.synops)
     except MappingError as error:
         if split == "never" or cuts or error.code != "placement" or (isinstance(choice, Sequence) and choice != "auto"):
             raise
         pinned = _by_name(choice, layers)
-        found = plan(layers, chip, list(pinned))
+        found = plan(layers, chip, paths, list(pinned))
         try:
             if found is None:
                 raise error
-            cuts, placed = found, with_parts(layers, found)
-            cores = _place(placed, chip, pinned or "auto")
+            cuts = found
+            cores = _place(layers, cuts, paths, chip, pinned or "auto", settings.synops)
         except MappingError:
-            reasons = [text for name in error.layers if (text := obstacle(layers, name, chip))]
+            reasons = [text for name in error.layers if (text := obstacle(layers, name, chip, paths))]
             why = "; ".join(reasons) or "the parts find no cores either"
             remedy = f"{error.remedy} Splitting by output features does not help: {why}."
             raise MappingError(
                 error.message, remedy=remedy, code=error.code, layers=error.layers, need=error.need, limit=error.limit
             ) from None
-    notes = []
+    placed, entered = with_parts(layers, cuts), _inputs(layers, cuts, paths)
     for name in cuts:
-        parts = [part for part, layer in placed.items() if layer.part_of == name]
-        value = " and ".join(f"{part} on core {cores[part]}" for part in parts)
+        value = " and ".join(f"{part} on core {cores[part]}" for part in part_names(layers, cuts, name))
         remedy = f'give {name} fewer features to keep it on one core; split="never" refuses it.'
         notes.append(Finding(name, SPLIT, value, "", remedy))
-    return placed, cores, notes
+    return Arrangement(placed, cores, entered, tuple(notes))
+
+
+def _noted(layers: Mapping[str, CoreLayer], settings: Settings) -> list[Finding]:
+    notes = []
+    for name, count in settings.decimators.items():
+        if name not in layers:
+            raise ConfigError(
+                f"settings: decimators names the layer {name!r}, which does not exist.",
+                remedy=f"the layers are: {', '.join(layers)}.",
+                code="decimators",
+            )
+        notes.append(Finding(name, DECIMATOR, f"1 of {count}", "all", "validate: the next layer gets fewer spikes."))
+    for name, layer in layers.items():
+        if layer.feature_step > 1:
+            value = f"class i is feature {layer.feature_step} i of {layer.output_shape[0]}"
+            notes.append(Finding(name, READOUT, value, "", "nothing to do: results have the layer's own features."))
+    return notes
 
 
 def _by_name(choice: CoreChoice, layers: Mapping[str, CoreLayer]) -> dict[str, int]:
@@ -174,16 +235,42 @@ def _by_name(choice: CoreChoice, layers: Mapping[str, CoreLayer]) -> dict[str, i
     return {key if isinstance(key, str) else names[key]: core for key, core in choice.items()}
 
 
-def _place(layers: Mapping[str, CoreLayer], chip: Chip, choice: CoreChoice) -> dict[str, int]:
-    cores = chip.placement_cores()
-    items = [Item(name, needs(layer)) for name, layer in layers.items()]
-    return place(items, cores, choice=choice, remedy=lambda conflict: suggest(layers, conflict, cores, chip))
+def _inputs(layers: Mapping[str, CoreLayer], cuts: Cuts, paths: Sequence[InputPath]) -> tuple[InputPath, ...]:
+    """The inputs, leading to the parts of layers that are split."""
+    return tuple(
+        replace(
+            path,
+            ends=tuple(replace(end, layer=part) for end in path.ends for part in part_names(layers, cuts, end.layer)),
+        )
+        for path in paths
+    )
 
 
-def findings_of(graph: Graph, layers: Mapping[str, CoreLayer], chip: Chip) -> list[Finding]:
+def _place(
+    layers: Mapping[str, CoreLayer],
+    cuts: Cuts,
+    paths: Sequence[InputPath],
+    chip: Chip,
+    choice: CoreChoice,
+    synops: Synops,
+) -> dict[str, int]:
+    cores, placed = chip.placement_cores(), with_parts(layers, cuts)
+    items = [Item(name, needs(layer)) for name, layer in placed.items()]
+    return place(
+        items,
+        cores,
+        choice=choice,
+        remedy=lambda conflict: suggest(placed, conflict, cores, chip),
+        work=work_of(placed, _inputs(layers, cuts, paths), synops),
+        fast=chip.throughput.first_cores.value,
+    )
+
+
+def findings_of(graph: Graph, layers: Mapping[str, CoreLayer], paths: Sequence[InputPath], chip: Chip) -> list[Finding]:
     """Every breach of every rule but the placement."""
     return [
         *broken("graph", graph, chip),
+        *broken("inputs", paths, chip),
         *(finding for layer in layers.values() for finding in broken("layer", layer, chip)),
         *broken("network", layers, chip),
     ]

@@ -22,11 +22,15 @@ def neuron_words(output_shape: tuple[int, int, int]) -> int:
     return int(f) << (address_bits(h) + address_bits(w))
 
 
-def needs(layer: CoreLayer) -> dict[str, int]:
-    """Words of ``kernel``, ``neuron`` and ``bias`` memory of a layer; a layer without bias takes no bias words."""
+def needs(layer: CoreLayer, features: int | None = None) -> dict[str, int]:
+    """Words of ``kernel``, ``neuron`` and ``bias`` memory of a layer, or of a part of it with ``features`` features.
+
+    A layer without bias takes no bias words.
+    """
     f, c, ky, kx = layer.conv.weight.shape
+    f = features or f
     return {
         "kernel": kernel_words(c, f, (ky, kx)),
-        "neuron": neuron_words(layer.output_shape),
+        "neuron": neuron_words((f, *layer.output_shape[1:])),
         "bias": f if layer.has_bias else 0,
     }

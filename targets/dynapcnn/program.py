@@ -1,7 +1,7 @@
 """The configuration of a DynapCNN-family chip as plain data, with the vendor's field names on disk."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -51,6 +51,18 @@ class InputPort:
     dvs: DvsLayer | None = None
 
 
+@dataclass(frozen=True)
+class ReadoutProgram:
+    """The readout block behind one core; names and values as in ``settings.ReadoutSettings``."""
+
+    core: int
+    threshold: int
+    average_ticks: int
+    output: str
+    output_class: int
+    monitor_enable: bool
+
+
 @dataclass(frozen=True, eq=False)
 class CoreProgram:
     """One configured core.
@@ -71,6 +83,7 @@ class CoreProgram:
         neurons_initial_value: int16 ``[F, H, W]``, or None for all zero.
         destinations: at most two.
         first_feature: None when it holds the whole layer; else the feature of the layer that is its feature 0.
+        feature_step: feature f of the layer is feature ``f * feature_step`` of the core; those between never fire.
         output_decimator_interval: one spike of ``DECIMATION[interval]`` leaves the core; None: the decimator is off.
     """
 
@@ -91,6 +104,7 @@ class CoreProgram:
     destinations: tuple[Destination, ...]
     neurons_initial_value: NDArray[np.int16] | None = None
     first_feature: int | None = None
+    feature_step: int = 1
     output_decimator_interval: int | None = None
 
     @property
@@ -100,8 +114,8 @@ class CoreProgram:
 
     @property
     def features(self) -> int:
-        """Number of output features."""
-        return self.output_shape[0]
+        """Number of the layer's features that it holds."""
+        return (self.output_shape[0] - 1) // self.feature_step + 1
 
 
 def part_name(layer: str, first: int, features: int) -> str:
@@ -119,12 +133,14 @@ class DynapcnnProgram:
             order of their features.
         entry_core: the core that takes the host's events, with ``p`` as the feature; the first one of several.
         ports: the inputs; empty for one input that goes straight into ``entry_core``.
+        readout: the readout block, or None where it is not used.
     """
 
     target: str
     cores: tuple[CoreProgram, ...]
     entry_core: int
     ports: tuple[InputPort, ...] = ()
+    readout: ReadoutProgram | None = None
 
     family: ClassVar[str] = "dynapcnn"
 
@@ -162,10 +178,10 @@ class DynapcnnProgram:
         Raises:
             ProgramError: there is no such layer.
         """
-        shapes = [core.output_shape for core in self.cores if core.layer == layer]
-        if not shapes:
+        cores = [core for core in self.cores if core.layer == layer]
+        if not cores:
             raise _unknown(layer, self.layers)
-        return sum(f for f, _, _ in shapes), *shapes[0][1:]
+        return sum(core.features for core in cores), *cores[0].output_shape[1:]
 
     def configuration(self, part: str) -> CoreProgram:
         """The core that holds a layer or a part of one.
@@ -188,6 +204,8 @@ class DynapcnnProgram:
         }
         if self.ports:
             data["inputs"] = [input_port(port) for port in self.ports]
+        if self.readout:
+            data["readout"] = asdict(self.readout)
         return data
 
 
@@ -199,7 +217,11 @@ def _unknown(name: str, names: Iterable[str]) -> ProgramError:
 
 def _place(core: CoreProgram) -> dict[str, Any]:
     place: dict[str, Any] = {"name": core.layer, "core": core.core}
-    return place if core.first_feature is None else {**place, "first_feature": core.first_feature}
+    if core.first_feature is not None:
+        place["first_feature"] = core.first_feature
+    if core.feature_step != 1:
+        place["feature_step"] = core.feature_step
+    return place
 
 
 def input_port(port: InputPort) -> dict[str, Any]:

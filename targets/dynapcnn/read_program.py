@@ -1,6 +1,7 @@
 """A program from its data: every field's presence, type, range and shape, then the rules of the chip."""
 
 from collections.abc import Mapping
+from dataclasses import fields as dataclass_fields
 from typing import Any, NoReturn
 
 import numpy as np
@@ -11,13 +12,24 @@ from neurodeploy.graph.nodes import Conv2d, Neuron, SumPool2d
 from neurodeploy.mapping.placement import Item, shortfalls
 from neurodeploy.targets.dynapcnn.chip import Chip
 from neurodeploy.targets.dynapcnn.constraints import broken
-from neurodeploy.targets.dynapcnn.executable import check_parts
+from neurodeploy.targets.dynapcnn.dvs import DvsLayer, EventFilter
+from neurodeploy.targets.dynapcnn.executable import check_inputs, check_parts
 from neurodeploy.targets.dynapcnn.layers import CoreLayer, LayerDestination
 from neurodeploy.targets.dynapcnn.memory import needs
-from neurodeploy.targets.dynapcnn.program import CoreProgram, Destination, DynapcnnProgram, MapShape, Pair
+from neurodeploy.targets.dynapcnn.program import (
+    DECIMATION,
+    CoreProgram,
+    Destination,
+    DynapcnnProgram,
+    Entry,
+    InputPort,
+    MapShape,
+    Pair,
+    ReadoutProgram,
+)
 
-#: The layer that a core holds; and the part's first feature, None for a whole layer.
-Place = tuple[str, int | None]
+#: The layer that a core holds; the part's first feature, None for a whole layer; and the step of its features.
+Place = tuple[str, int | None, int]
 
 CNN_LAYER_FIELDS = (
     "dimensions",
@@ -31,6 +43,16 @@ CNN_LAYER_FIELDS = (
     "monitor_enable",
     "destinations",
 )
+DVS_FLAGS = (
+    "on_channel",
+    "off_channel",
+    "merge",
+    "mirror_diagonal",
+    "pass_sensor_events",
+    "monitor_enable",
+    "raw_monitor_enable",
+)
+DVS_FIELDS = ("pooling", "origin", "cut", "mirror", "dvs_filter", *DVS_FLAGS)
 
 
 def read_program(data: Mapping[str, Any], chip: Chip) -> DynapcnnProgram:
@@ -40,37 +62,114 @@ def read_program(data: Mapping[str, Any], chip: Chip) -> DynapcnnProgram:
         ProgramError: a field is missing, unknown, of the wrong type or shape, out of range, or two fields contradict
             each other; the message names the field.
     """
-    fields = _fields(data, "program", ("target", "entry_core", "layers", "cnn_layers"))
+    fields = _fields(data, "program", ("target", "entry_core", "layers", "cnn_layers"), ("inputs", "readout"))
     if fields["target"] != chip.name:
         _refuse("program.target", f"is {_short(fields['target'])}, not {chip.name!r}")
     count = len(chip.cores.memories)
     names: dict[int, Place] = {}
     for index, entry in enumerate(_list(fields["layers"], "program.layers", range(1, count + 1))):
         path = f"program.layers[{index}]"
-        is_part = isinstance(entry, Mapping) and "first_feature" in entry
-        entry = _fields(entry, path, ("name", "core", "first_feature") if is_part else ("name", "core"))
-        name, first = entry["name"], None
-        if is_part:
+        entry = _fields(entry, path, ("name", "core"), ("first_feature", "feature_step"))
+        name, first, step = entry["name"], None, 1
+        if "first_feature" in entry:
             first = _integer(entry["first_feature"], f"{path}.first_feature", 0, 1023)
-        others = [other for other, begin in names.values() if begin is None or first is None]
+        if "feature_step" in entry:
+            step = _integer(entry["feature_step"], f"{path}.feature_step", 2, 1023)
+        others = [other for other, begin, _ in names.values() if begin is None or first is None]
         if not isinstance(name, str) or not name or name in others:
             _refuse(f"{path}.name", f"is {_short(name)}; it must be a text that no other layer has")
         core = _integer(entry["core"], f"{path}.core", 0, count - 1)
         if core in names:
             _refuse(f"{path}.core", f"is {core}, which holds {names[core][0]!r} already")
-        names[core] = name, first
+        names[core] = name, first, step
     configured = _fields(fields["cnn_layers"], "program.cnn_layers", tuple(map(str, names)))
     cores = tuple(_core(configured[str(core)], f"program.cnn_layers.{core}", core, names) for core in names)
     entry_core = _integer(fields["entry_core"], "program.entry_core", 0, count - 1)
     if entry_core not in names:
         _refuse("program.entry_core", f"is {entry_core}, which holds no layer")
-    program = DynapcnnProgram(target=chip.name, cores=cores, entry_core=entry_core)
+    ports: tuple[InputPort, ...] = ()
+    if "inputs" in fields:
+        listed = _list(fields["inputs"], "program.inputs", range(1, 257))
+        ports = tuple(_port(port, f"program.inputs[{index}]", names) for index, port in enumerate(listed))
+    readout = _readout(fields["readout"], "program.readout", names) if "readout" in fields else None
+    program = DynapcnnProgram(chip.name, cores, entry_core, ports, readout)
     _check(program, chip)
     return program
 
 
+def _port(data: Any, path: str, names: Mapping[int, Place]) -> InputPort:
+    fields = _fields(data, path, ("name", "shape", "entries"), ("dvs_layer",))
+    if not isinstance(fields["name"], str):
+        _refuse(f"{path}.name", f"is {_short(fields['name'])}; it must be a text")
+    entries = []
+    for index, entry in enumerate(_list(fields["entries"], f"{path}.entries", range(1, 257))):
+        here = f"{path}.entries[{index}]"
+        entry = _fields(entry, here, ("layer", "feature_shift"))
+        core = _integer(entry["layer"], f"{here}.layer", 0, 255)
+        if core not in names:
+            _refuse(f"{here}.layer", f"is {core}, which holds no layer")
+        entries.append(Entry(core, _integer(entry["feature_shift"], f"{here}.feature_shift", 0, 1023)))
+    dvs = _dvs(fields["dvs_layer"], f"{path}.dvs_layer") if "dvs_layer" in fields else None
+    return InputPort(fields["name"], _shape(fields["shape"], f"{path}.shape"), tuple(entries), dvs)
+
+
+def _dvs(data: Any, path: str) -> DvsLayer:
+    fields = _fields(data, path, DVS_FIELDS)
+    flags = {name: _boolean(fields[name], f"{path}.{name}") for name in DVS_FLAGS}
+    mirror = _fields(fields["mirror"], f"{path}.mirror", ("x", "y"))
+    pooling = _pair(fields["pooling"], f"{path}.pooling", 1)
+    if not set(pooling) <= {1, 2, 4}:
+        _refuse(f"{path}.pooling", f"is {pooling}; it is 1, 2 or 4 in each direction")
+    found = fields["dvs_filter"]
+    return DvsLayer(
+        pooling=pooling,
+        origin=_pair(fields["origin"], f"{path}.origin", 0),
+        cut=_pair(fields["cut"], f"{path}.cut", 0),
+        mirror=(_boolean(mirror["y"], f"{path}.mirror.y"), _boolean(mirror["x"], f"{path}.mirror.x")),
+        event_filter=None if found is None else _filter(found, f"{path}.dvs_filter"),
+        **flags,
+    )
+
+
+def _filter(data: Any, path: str) -> EventFilter:
+    fields = _fields(data, path, ("mode", "filter_size", "threshold"))
+    size = _pair(fields["filter_size"], f"{path}.filter_size", 0)
+    mode = fields["mode"]
+    if mode not in ("noise", "low_pass", "noise_and_hot_pixel"):
+        _refuse(f"{path}.mode", f"is {_short(mode)}; it must be noise, low_pass or noise_and_hot_pixel")
+    if not (size == (0, 0) if mode == "low_pass" else 1 <= min(size) <= max(size) <= 15):
+        _refuse(f"{path}.filter_size", f"is {size}; it must be 1 to 15, and 0 for low_pass")
+    return EventFilter(mode, size, _integer(fields["threshold"], f"{path}.threshold", 0, 65535))
+
+
+def _readout(data: Any, path: str, names: Mapping[int, Place]) -> ReadoutProgram:
+    fields = _fields(data, path, tuple(field.name for field in dataclass_fields(ReadoutProgram)))
+    core = _integer(fields["core"], f"{path}.core", 0, 255)
+    if core not in names:
+        _refuse(f"{path}.core", f"is {core}, which holds no layer")
+    if fields["average_ticks"] not in (1, 16, 32):
+        _refuse(f"{path}.average_ticks", f"is {_short(fields['average_ticks'])}; it must be 1, 16 or 32")
+    if fields["output"] not in ("nothing", "threshold", "selected", "maximum"):
+        _refuse(f"{path}.output", f"is {_short(fields['output'])}; it must be nothing, threshold, selected or maximum")
+    return ReadoutProgram(
+        core=core,
+        threshold=_integer(fields["threshold"], f"{path}.threshold", 0, 65535),
+        average_ticks=_integer(fields["average_ticks"], f"{path}.average_ticks", 1, 32),
+        output=fields["output"],
+        output_class=_integer(fields["output_class"], f"{path}.output_class", 0, 14),
+        monitor_enable=_boolean(fields["monitor_enable"], f"{path}.monitor_enable"),
+    )
+
+
 def _core(data: Any, path: str, number: int, names: Mapping[int, Place]) -> CoreProgram:
-    fields = _fields(data, path, CNN_LAYER_FIELDS)
+    fields = _fields(data, path, CNN_LAYER_FIELDS, ("output_decimator_enable", "output_decimator_interval"))
+    interval = None
+    if "output_decimator_enable" in fields or "output_decimator_interval" in fields:
+        if fields.get("output_decimator_enable") is not True:
+            _refuse(f"{path}.output_decimator_enable", "is not true; a decimator that is off is left out")
+        interval = _integer(
+            fields.get("output_decimator_interval"), f"{path}.output_decimator_interval", 0, len(DECIMATION) - 1
+        )
     dimensions = _fields(
         fields["dimensions"],
         f"{path}.dimensions",
@@ -104,6 +203,8 @@ def _core(data: Any, path: str, number: int, names: Mapping[int, Place]) -> Core
         destinations=_destinations(fields["destinations"], f"{path}.destinations", names),
         neurons_initial_value=initial,
         first_feature=names[number][1],
+        feature_step=names[number][2],
+        output_decimator_interval=interval,
     )
 
 
@@ -135,7 +236,12 @@ def _check(program: DynapcnnProgram, chip: Chip) -> None:
         check_parts(program)
     except ProgramError as error:
         _refuse("program.layers", f"contradict each other: {error.message.rstrip('.')}")
+    try:
+        check_inputs(program)
+    except ProgramError as error:
+        _refuse("program.inputs", f"contradict the cores: {error.message.rstrip('.')}")
     by_core = {core.core: core.name for core in program.cores}
+    entered = {entry.core for port in program.inputs for entry in port.entries}
     seen: set[int] = set()
     layers: dict[str, CoreLayer] = {}
     cores = chip.placement_cores()
@@ -148,7 +254,7 @@ def _check(program: DynapcnnProgram, chip: Chip) -> None:
             )
         if core.leak_enable != bool(core.biases.any()):
             _refuse(f"{path}.leak_enable", f"is {core.leak_enable}, and the biases say the opposite")
-        layer = _layer(core, by_core, core.core == program.entry_core)
+        layer = _layer(core, by_core, core.core in entered)
         _, h, w = core.input_shape
         for axis, side in ((0, h), (1, w)):
             expected = (side + 2 * core.padding[axis] - core.kernel_size) // core.stride[axis] + 1
@@ -203,12 +309,12 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def _fields(data: Any, path: str, names: tuple[str, ...]) -> Mapping[str, Any]:
+def _fields(data: Any, path: str, names: tuple[str, ...], optional: tuple[str, ...] = ()) -> Mapping[str, Any]:
     if not isinstance(data, Mapping):
         _refuse(path, f"is {_short(data)}; it must have the fields {', '.join(names)}")
     if missing := [name for name in names if name not in data]:
         _refuse(path, f"lacks {', '.join(missing)}")
-    if unknown := [name for name in data if name not in names]:
+    if unknown := [name for name in data if name not in (*names, *optional)]:
         _refuse(path, f"has unknown fields: {_short(', '.join(map(str, unknown)))}")
     return data
 

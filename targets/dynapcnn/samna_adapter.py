@@ -198,7 +198,7 @@ class SamnaKit:
         """Apply ``program`` (which resets the membranes) and stream ``events`` in real time; see ``Kit.run``."""
         end_us = _end(events, until_us)
         _check_rates(slow_clock_hz, power_hz)
-        spikes_in = self._spikes(events, program.entry_core)  # made before the clock runs: this takes time
+        spikes_in = self._messages(events, program)  # made before the clock runs: this takes time
         self._apply(program)
         io = self._board.get_io_module() if slow_clock_hz is not None else None
         watch = self._board.get_stop_watch()
@@ -227,13 +227,23 @@ class SamnaKit:
         self._sleep(SETTLE_S)
         _require_equal(program, model.get_configuration(), "the kit does not hold the program that was applied")
 
-    def _spikes(self, events: EventArray, core: int) -> list[Any]:
-        spikes = []
+    def _messages(self, events: EventArray, program: DynapcnnProgram) -> list[Any]:
+        """One event for the pre-processing, or one spike for every core that takes an event of the host."""
+        ports = [(port, p) for port in program.inputs for p in range(port.shape[0])]
+        messages = []
         for t, x, y, p in events.tolist():
-            spike = self._module.event.Spike()
-            spike.layer, spike.feature, spike.y, spike.x, spike.timestamp = core, p, y, x, t
-            spikes.append(spike)
-        return spikes
+            port, feature = ports[p]
+            if port.dvs is not None:
+                event = self._module.event.DvsEvent()
+                event.p, event.y, event.x, event.timestamp = bool(feature), y, x, t
+                messages.append(event)
+                continue
+            for entry in port.entries:
+                spike = self._module.event.Spike()
+                spike.layer, spike.feature = entry.core, feature + entry.feature_shift
+                spike.y, spike.x, spike.timestamp = y, x, t
+                messages.append(spike)
+        return messages
 
     def _drain(self) -> list[Any]:
         """Everything that arrives until nothing new does for ``QUIET_S``."""

@@ -39,10 +39,10 @@ BAD_NETWORKS = {
     "v_min 0": (chain(conv(2, 2, 3, 3), neuron(v_min=0.0)), ["v_min"]),
     "too many channels": (chain(conv(1025, 2, 1, 1), neuron(), shape=(2, 1, 1)), ["n0", "1025", "1024"]),
     "map too large": (chain(conv(2, 2, 3, 3), neuron(), shape=(2, 70, 70)), ["n0", "68", "64"]),
-    "memory": (chain(conv(64, 2, 3, 3, padding=(1, 1)), neuron(), shape=(2, 60, 60)), ["n0", "neuron 262144", "65536"]),
+    "memory": (chain(conv(90, 2, 3, 3, padding=(1, 1)), neuron(), shape=(2, 60, 60)), ["n0", "neuron 368640", "65536"]),
     "leaky neuron": (chain(conv(2, 2, 3, 3), LEAKY), ["0.9"]),
     "no neuron": (chain(conv(2, 2, 3, 3)), ["n0", "neuron"]),
-    "pool first": (chain(SumPool2d((2, 2), (2, 2)), conv(2, 2, 3, 3), neuron()), ["n0"]),
+    "pool first": (chain(SumPool2d((3, 3), (3, 3)), conv(2, 2, 2, 2), neuron()), ["input", "(3, 3)"]),
 }
 
 

@@ -67,6 +67,17 @@ def test_quantize_map_and_check_run_alone(tmp_path, cli, small_graph):
     assert cli("quantize", model, "-o", tmp_path / "q", "--json").json["layers"][0]["layer"] == "n0"
     assert cli("map", model, "-o", tmp_path / "m", "--layer2core-map", "4,2", "--json").json["layers"][0]["core"] == 4
     assert cli("check", model, "--json").json["fits"] is True
+    some = cli("map", model, "-o", tmp_path / "m", "--layer2core-map", "n4=8", "--json").json["layers"]
+    assert [layer["core"] for layer in some] == [0, 8]
+
+
+def test_settings_of_the_chip_are_read_from_a_file(tmp_path, cli, small_graph):
+    save_graph(small_graph, tmp_path / "model.safetensors")
+    (tmp_path / "chip.yaml").write_text("decimators: {n4: 4}\n")
+    options = [tmp_path / "model.safetensors", "--settings", tmp_path / "chip.yaml", "--json"]
+    assert any("1 of 4" in note for note in cli("compile", *options, "-o", tmp_path / "run").json["notes"])
+    assert any(note["code"] == "decimator" for note in cli("map", *options, "-o", tmp_path / "m").json["notes"])
+    assert any(finding["code"] == "decimator" for finding in cli("check", *options).json["findings"])
 
 
 def test_emulate_validate_and_report(cli, run_folder):

@@ -5,13 +5,15 @@ refuses what the real one is known to refuse. Its kit runs the Python specificat
 """
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from neurodeploy.events.array import make_events
-from neurodeploy.targets.dynapcnn.program import CoreProgram, Destination, DynapcnnProgram
+from neurodeploy.targets.dynapcnn.dvs import DvsLayer
+from neurodeploy.targets.dynapcnn.program import CoreProgram, Destination, DynapcnnProgram, Entry, InputPort
 from neurodeploy.targets.dynapcnn.specification import Specification
 
 
@@ -134,10 +136,51 @@ Layer = struct(
     output_decimator_interval=Int(8),
 )
 SensorEnd = struct("DvsLayerDestination", enable=Bool(), layer=Int(8))
-Sensor = struct("DvsLayerConfig", pass_sensor_events=Bool(True), monitor_enable=Bool(), destinations=Many(SensorEnd, 2))
+Cut = struct("Vec2", x=Int(8, 127), y=Int(8, 127))
+Axes = struct("Mirror", x=Bool(), y=Bool())
+Sensor = struct(
+    "DvsLayerConfig",
+    origin=Vec,
+    cut=Cut,
+    pooling=Ones,
+    on_channel=Bool(True),
+    off_channel=Bool(True),
+    merge=Bool(),
+    mirror=Axes,
+    mirror_diagonal=Bool(),
+    pass_sensor_events=Bool(True),
+    monitor_enable=Bool(),
+    raw_monitor_enable=Bool(),
+    destinations=Many(SensorEnd, 2),
+)
+Filter = struct(
+    "DvsFilterConfig",
+    enable=Bool(),
+    filter_size=Vec,
+    threshold=Int(16),
+    hot_pixel_filter_enable=Bool(),
+    low_pass_mode_enable=Bool(),
+    internal_slow_clk=Bool(),
+)
+Readout = struct(
+    "ReadoutConfig",
+    enable=Bool(),
+    threshold=Int(16),
+    output_mode_sel=Int(8),
+    output_neuron_num=Int(8),
+    readout_configuration_sel=Int(8),
+    low_pass_filter_disable=Bool(),
+    low_pass_filter32_not16=Bool(),
+    override_threshold_max=Bool(),
+    internal_slow_clk=Bool(),
+    monitor_enable=Bool(),
+    readout_pin_monitor_enable=Bool(),
+)
 
 
-class SpeckConfiguration(struct("Base", cnn_layers=Many(Layer, 9), dvs_layer=Sensor)):  # type: ignore[misc]
+class SpeckConfiguration(
+    struct("Base", cnn_layers=Many(Layer, 9), dvs_layer=Sensor, dvs_filter=Filter, readout=Readout)  # type: ignore[misc]
+):
     def to_json(self) -> str:
         return json.dumps({"value0": self.plain()})
 
@@ -147,7 +190,7 @@ class Spike:
 
 
 class DvsEvent:
-    pass
+    __slots__ = ("p", "timestamp", "x", "y")
 
 
 def validate_configuration(configuration: SpeckConfiguration) -> tuple[bool, str]:
@@ -164,13 +207,26 @@ def validate_configuration(configuration: SpeckConfiguration) -> tuple[bool, str
         if np.shape(layer.neurons_initial_value) != (fo, d.output_shape.size.x, d.output_shape.size.y):
             return False, f"layer {index}: neurons_initial_value does not match the dimensions"
         for end in layer.destinations:
-            if not end.enable:
+            if not end.enable or end.layer == 12:
                 continue
             into = configuration.cnn_layers[end.layer].dimensions.input_shape
             same = all(getattr(d.output_shape.size, a) // end.pooling == getattr(into.size, a) for a in "xy")
             if not same or fo + end.feature_shift > into.feature_count:
                 return False, f"layer {index}: input and target shape do not match"
+    sensor = configuration.dvs_layer
+    for end in sensor.destinations:
+        into = configuration.cnn_layers[end.layer].dimensions.input_shape
+        sizes = [getattr(sensor.cut, a) - getattr(sensor.origin, a) + 1 for a in "xy"]
+        if end.enable and sizes[:: -1 if sensor.mirror_diagonal else 1] != [into.size.x, into.size.y]:
+            return False, "dvs_layer: input and target shape do not match"
     return True, ""
+
+
+def sensor_of(configuration: SpeckConfiguration) -> DvsLayer:
+    held = configuration.dvs_layer.plain()
+    pairs = {name: (held[name]["y"], held[name]["x"]) for name in ("pooling", "origin", "cut", "mirror")}
+    flags = {name: value for name, value in held.items() if name not in (*pairs, "destinations")}
+    return DvsLayer(**pairs, **flags)
 
 
 def program_of(configuration: SpeckConfiguration, entry: int) -> DynapcnnProgram:
@@ -198,8 +254,11 @@ def program_of(configuration: SpeckConfiguration, entry: int) -> DynapcnnProgram
                 leak_enable=layer.leak_enable,
                 monitor_enable=layer.monitor_enable,
                 destinations=tuple(
-                    Destination(e.layer, e.pooling, e.feature_shift) for e in layer.destinations if e.enable
+                    Destination(e.layer, e.pooling, e.feature_shift)
+                    for e in layer.destinations
+                    if e.enable and e.layer != 12
                 ),
+                output_decimator_interval=layer.output_decimator_interval if layer.output_decimator_enable else None,
                 neurons_initial_value=np.array(layer.neurons_initial_value, np.int16).swapaxes(1, 2),
             )
         )
@@ -269,14 +328,26 @@ class Board:
             stop_auto_power_measurement=lambda: self.log.append("power off"),
         )
 
-    def take(self, spikes: list[Spike]) -> None:
+    def take(self, messages: list[Any]) -> None:
         assert self.watch_on, "the stop watch does not run: nothing is released"
-        entry = spikes[0].layer
-        program = program_of(self.configuration, entry)
+        sensor = self.configuration.dvs_layer
+        entered = [end.layer for end in sensor.destinations if end.enable]
+        cores = list(dict.fromkeys(message.layer for message in messages if isinstance(message, Spike)))
+        program = program_of(self.configuration, (entered or cores)[0])
+        shapes = {core.core: core.input_shape for core in program.cores}
+        ports = [InputPort(f"core {core}", shapes[core], (Entry(core),)) for core in cores]
+        if entered:
+            ends = tuple(map(Entry, entered))
+            ports.insert(0, InputPort("sensor", (2, 128, 128), ends, sensor_of(self.configuration)))
+        program = replace(program, ports=tuple(ports))
         if self.executor is None:
             self.executor = Specification(program, slow_clock_hz=self.slow_clock_hz if self.slow_clock_on else None)
-        events = make_events(*([getattr(s, name) for s in spikes] for name in ("timestamp", "x", "y", "feature")))
-        for index, t, c, y, x in self.executor.run(events).spikes.tolist():
+        first = {port.name: sum(p.shape[0] for p in ports[:place]) for place, port in enumerate(ports)}
+        fields = [
+            (m.timestamp, m.x, m.y, m.p if isinstance(m, DvsEvent) else m.feature + first[f"core {m.layer}"])
+            for m in messages
+        ]
+        for index, t, c, y, x in self.executor.run(make_events(*zip(*fields, strict=True))).spikes.tolist():
             if program.cores[index].monitor_enable:
                 spike = Spike()
                 spike.layer, spike.feature, spike.y, spike.x = program.cores[index].core, c, y, x
@@ -289,10 +360,10 @@ class Source:
     def __init__(self) -> None:
         self.board: Board | None = None
 
-    def write(self, spikes: list[Spike]) -> None:
+    def write(self, messages: list[Any]) -> None:
         assert self.board is not None, "the source leads nowhere"
-        if spikes:
-            self.board.take(spikes)
+        if messages:
+            self.board.take(messages)
 
 
 class Sink:

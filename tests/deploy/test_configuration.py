@@ -9,11 +9,12 @@ import pytest
 
 from neurodeploy.errors import DeviceError, ProgramError
 from neurodeploy.target import load_target
-from neurodeploy.targets.dynapcnn.program import cnn_layer
+from neurodeploy.targets.dynapcnn.dvs import DvsLayer, EventFilter
+from neurodeploy.targets.dynapcnn.program import Entry, InputPort, ReadoutProgram, cnn_layer
 from neurodeploy.targets.dynapcnn.samna_adapter import SamnaVendor
 from neurodeploy.targets.dynapcnn.samna_configuration import SCALARS, TENSORS, differences, write_configuration
-from tests.deploy.fake_samna import SpeckConfiguration, program_of
-from tests.targets.programs import core, program, random_program
+from tests.deploy.fake_samna import SpeckConfiguration, program_of, sensor_of
+from tests.targets.programs import core, program, random_program, with_random_inputs
 
 
 def fields(one):
@@ -32,6 +33,42 @@ def test_the_object_holds_the_program(seed):
     assert differences(wanted, configuration) == []
     held = {one.core: fields(one) for one in program_of(configuration, wanted.entry_core).cores}
     assert held == {one.core: fields(one) for one in wanted.cores}
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_the_object_holds_inputs_and_decimators(seed):
+    rng = np.random.default_rng(seed)
+    wanted = with_random_inputs(rng, random_program(rng))
+    configuration = SpeckConfiguration()
+    write_configuration(wanted, configuration)
+    assert differences(wanted, configuration) == []
+    held = {one.core: fields(one) for one in program_of(configuration, wanted.entry_core).cores}
+    assert held == {one.core: fields(one) for one in wanted.cores}
+    sensor = next((port for port in wanted.inputs if port.dvs), None)
+    ends = [end.layer for end in configuration.dvs_layer.destinations if end.enable]
+    assert ends == ([entry.core for entry in sensor.entries] if sensor else [])
+    if sensor:
+        assert sensor_of(configuration) == sensor.dvs
+
+
+def test_the_object_holds_the_readout_and_the_event_filter():
+    one = core(np.arange(9).reshape(1, 1, 3, 3), (1, 5, 5), number=2)
+    dvs = DvsLayer(cut=(4, 4), merge=True, event_filter=EventFilter("noise", (3, 5), 7))
+    readout = ReadoutProgram(2, 9, 32, "selected", 4, True)
+    wanted = replace(program(one), ports=(InputPort("in", (2, 5, 5), (Entry(2),), dvs),), readout=readout)
+    configuration = SpeckConfiguration()
+    write_configuration(wanted, configuration)
+    assert differences(wanted, configuration) == []
+    found = configuration.dvs_filter.plain()
+    assert (found["enable"], found["filter_size"], found["threshold"]) == (True, {"x": 5, "y": 3}, 7)
+    held = configuration.readout.plain()
+    assert (held["enable"], held["threshold"], held["output_mode_sel"], held["output_neuron_num"]) == (True, 9, 2, 4)
+    flags = ("low_pass_filter32_not16", "low_pass_filter_disable", "monitor_enable")
+    assert [held[name] for name in flags] == [True, False, True]
+    end = {"enable": True, "layer": 12, "pooling": 1, "feature_shift": 0}
+    assert configuration.cnn_layers[2].destinations[0].plain() == end
+    held_flag = configuration.readout.threshold = 8
+    assert differences(wanted, configuration) == [f"readout.threshold: {held_flag} instead of 9"]
 
 
 @pytest.mark.parametrize(

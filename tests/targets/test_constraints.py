@@ -8,7 +8,7 @@ import pytest
 
 from neurodeploy.errors import ConstraintError, MappingError, NeurodeployError
 from neurodeploy.graph.graph import Graph
-from neurodeploy.graph.nodes import Add, AvgPool2d, Conv2d, Flatten, Input, Linear, Neuron, Output, SumPool2d
+from neurodeploy.graph.nodes import Add, AvgPool2d, Concat, Conv2d, Flatten, Input, Linear, Neuron, Output, SumPool2d
 from neurodeploy.target import load_target
 from neurodeploy.targets.dynapcnn.memory import kernel_words, neuron_words
 from tests.targets.networks import chain, weights
@@ -44,10 +44,34 @@ def conv_layer(shape=(1, 8, 8), weight=(2, 1, 3, 3), bias=None, neuron=None, poo
     return sequence(*nodes, Output())
 
 
-def two_inputs():
-    nodes = {"a": Input((1, 4, 4)), "b": Input((1, 4, 4)), "add": Add(), "conv": Conv2d(weights((1, 1, 1, 1)))}
-    nodes |= {"spike": spiking(), "out": Output()}
-    return Graph(nodes, (("a", "add"), ("b", "add"), ("add", "conv"), ("conv", "spike"), ("spike", "out")))
+def inputs(shapes, pools, joined=Add, branches=1, kernel=1):
+    """Inputs of these shapes, each pooled (None: not), joined, and read by ``branches`` layers."""
+    nodes, edges, ends = {}, [], []
+    for i, (shape, pooling) in enumerate(zip(shapes, pools, strict=True)):
+        nodes[f"in{i}"] = Input(shape)
+        ends.append(f"in{i}")
+        if pooling is not None:
+            nodes[f"pool{i}"] = pooling
+            edges.append((f"in{i}", f"pool{i}"))
+            ends[-1] = f"pool{i}"
+    if len(ends) > 1:
+        nodes["join"] = joined()
+        edges += [(end, "join") for end in ends]
+        ends = ["join"]
+    features = sum(shape[0] for shape in shapes) if joined is Concat else shapes[0][0]
+    for b in range(branches):
+        nodes |= {f"conv{b}": Conv2d(weights((1, features, kernel, kernel))), f"spike{b}": spiking()}
+        nodes[f"out{b}"] = Output()
+        edges += [(ends[0], f"conv{b}"), (f"conv{b}", f"spike{b}"), (f"spike{b}", f"out{b}")]
+    return Graph(nodes, tuple(edges))
+
+
+def two_poolings():
+    nodes = {"in": Input((1, 8, 8)), "pool": SumPool2d((2, 2), (2, 2)), "out": Output(), "out1": Output()}
+    nodes |= {"conv": Conv2d(weights((1, 1, 1, 1))), "spike": spiking()}
+    nodes |= {"conv1": Conv2d(weights((1, 1, 1, 1))), "spike1": spiking()}
+    edges = [("in", "pool"), ("pool", "conv"), ("conv", "spike"), ("spike", "out")]
+    return Graph(nodes, (*edges, ("in", "conv1"), ("conv1", "spike1"), ("spike1", "out1")))
 
 
 def fan(branches):
@@ -76,7 +100,6 @@ BROKEN = {
         "flatten",
         "replace it by layers that a core has",
     ),
-    "one-input": (two_inputs(), "b", "use one input"),
     "map-input": (sequence(Input((4,)), Output()), "input", "give the input the shape (4, 1, 1)"),
     "weight-without-neuron": (
         sequence(Input((1, 8, 8)), Conv2d(ONE), Output()),
@@ -88,11 +111,11 @@ BROKEN = {
         "neuron_1",
         "put a convolution directly before it",
     ),
-    "pool-before-first-layer": (
-        sequence(Input((1, 8, 8)), pool(2), Conv2d(ONE), spiking(), Output()),
-        "sumpool2d",
-        "give the first layer a stride",
-    ),
+    "several-inputs": (inputs([(1, 4, 4), (2, 4, 4)], [None, None], Concat), "in1", "give its events p = 1 and up"),
+    "sensor-inputs": (inputs([(1, 8, 8)] * 2, [pool(2), pool(2)]), "in1", "pool its events before they enter"),
+    "sensor-events": (inputs([(3, 8, 8)], [pool(2)]), "in0", "give the first layer a stride"),
+    "sensor-destinations": (inputs([(1, 8, 8)], [pool(2)], branches=3), "in0", "branch behind the first layer"),
+    "sensor-pooling": (two_poolings(), "in", "the same way for every layer"),
     "pool-after-last-layer": (
         sequence(Input((1, 8, 8)), Conv2d(ONE), spiking(), pool(2), Output()),
         "sumpool2d",
@@ -147,6 +170,11 @@ ALLOWED = {
     "1024 features in": conv_layer((1024, 1, 1), (1, 1024, 1, 1)),
     "1024 features out": conv_layer((1, 1, 1), (1024, 1, 1, 1)),
     "two destinations": fan(2),
+    "three branches from the host": inputs([(1, 4, 4)], [None], branches=3),
+    "two branches from the sensor": inputs([(2, 8, 8)], [pool((2, 4))], branches=2),
+    "a pooled input beside another one": inputs([(1, 4, 4), (1, 16, 16)], [None, pool(4)]),
+    "a pooled input, the first of two that are joined": inputs([(2, 8, 8), (3, 4, 4)], [pool(2), None], Concat),
+    "a pooled input with a remainder": inputs([(1, 9, 11)], [pool(2)]),
     "pooling 4": conv_layer((1, 10, 10), pools=[pool(4)]),
     "pooling 2 and 2": conv_layer((1, 10, 10), pools=[pool(2), pool(2)]),
     "threshold 32767": conv_layer(neuron=spiking(threshold=int16(32767))),
@@ -166,7 +194,8 @@ def errors(graph):
 
 def test_every_rule_is_tested():
     codes = {rule.code for rule in SPECK.family.rules(SPECK.chip)}
-    assert codes - {"link-shape"} == set(BROKEN)
+    # What needs settings to be broken is tested in test_settings.py.
+    assert codes - {"link-shape", "sensor-region", "sensor-live", "decimator", "readout"} == set(BROKEN)
 
 
 @pytest.mark.parametrize("code", BROKEN)
@@ -224,6 +253,21 @@ def test_float_networks_are_checked_before_quantization(node, code):
     neuron = node if isinstance(node, Neuron) else Neuron(np.float32(1))
     found = errors(sequence(Input((1, 4, 4)), conv, neuron, Output()))
     assert [finding.rule.code for finding in found] == [code]
+
+
+@pytest.mark.parametrize(
+    ("graph", "value"),
+    [
+        (inputs([(1, 12, 12)], [pool(3)]), "(3, 3)"),
+        (inputs([(1, 12, 12)], [pool(2, (1, 1))]), "windows that overlap"),
+        (inputs([(1, 129, 12)], [pool(2)]), "input shape (1, 129, 12)"),
+        (inputs([(2, 4, 4), (1, 8, 8)], [None, pool(2)], Concat), "in1 is not the first"),
+    ],
+)
+def test_what_the_sensor_cannot_do_is_refused(graph, value):
+    (finding,) = errors(graph)
+    assert value in finding.value
+    assert finding.rule.code.startswith("sensor-")
 
 
 def test_check_runs_the_passes():
