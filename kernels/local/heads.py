@@ -9,7 +9,10 @@ POOLED = 4
 
 
 def auxiliary_head(shape: tuple[int, ...], n_classes: int) -> torch.nn.Module:
-    """Build the default head: maps averaged to at most 4 x 4, then one linear layer.
+    """Build the default head: maps averaged to at most 4 x 4, normalized over the features, then one linear layer.
+
+    Without the normalization a block lowers its loss by firing more, which gives the blocks after it dense input that
+    drives their neurons far from the threshold, where they have no gradient.
 
     Args:
         shape: of the block's output without batch and time: ``(C, H, W)`` or ``(N,)``.
@@ -18,12 +21,12 @@ def auxiliary_head(shape: tuple[int, ...], n_classes: int) -> torch.nn.Module:
     Returns:
         a module from the mean output ``(B, *shape)`` to logits ``(B, n_classes)``.
     """
-    if len(shape) != 3:
-        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(prod(shape), n_classes))
-    channels, height, width = shape
-    size = (min(height, POOLED), min(width, POOLED))
+    layers: list[torch.nn.Module] = []
+    if len(shape) == 3:
+        channels, height, width = shape
+        shape = (channels, min(height, POOLED), min(width, POOLED))
+        layers.append(torch.nn.AdaptiveAvgPool2d(shape[1:]))
+    features = prod(shape)
     return torch.nn.Sequential(
-        torch.nn.AdaptiveAvgPool2d(size),
-        torch.nn.Flatten(),
-        torch.nn.Linear(channels * size[0] * size[1], n_classes),
+        *layers, torch.nn.Flatten(), torch.nn.LayerNorm(features), torch.nn.Linear(features, n_classes)
     )

@@ -326,7 +326,7 @@ def test_auxiliary_heads_are_not_part_of_the_network() -> None:
     graph = nd.trace(net, x)
     local = LocalTraining(net, x, truncation=5, block=1, optimizer=sgd(0.0))
     local.step(x, labels)
-    assert len(list(local.heads[0].parameters())) == 2
+    assert list(local.heads[0].parameters())
     assert list(net.state_dict()) == names
     assert not list(local.heads[2].parameters())
     assert list(nd.trace(net, x).nodes) == list(graph.nodes)

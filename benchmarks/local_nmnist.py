@@ -1,0 +1,277 @@
+"""Local training of a small convolutional network on N-MNIST recordings, beside ordinary training.
+
+    python benchmarks/local_nmnist.py          # writes benchmarks/results/local_nmnist.md and .json
+
+The recordings are ../shared/data/nmnist-small (1,000 + 100); without them nothing is run. Each seed trains on 800 of
+the 1,000 and keeps another 200 for testing, so that five seeds test on every recording once; the 100 official test
+recordings are tested too. Every method has the same data, order, initial weights, learning rate and number of epochs.
+Memory is measured for one batch, each method in its own process.
+"""
+
+import argparse
+import math
+import multiprocessing
+import resource
+import statistics
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from exodus_cpu import machine
+from local_counts import compared, count
+from numpy.typing import NDArray
+
+from neurodeploy import files, nn
+from neurodeploy.events import EventDataset, dataset_to_raster, load_npz
+from neurodeploy.kernels.local import LocalTraining, SavedBytes, Update
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "nmnist-small"
+SENSOR = (2, 34, 34)
+STEPS, DT_US = 100, 3000
+BATCH, GAIN, HELD_OUT = 16, 10.0, 200
+LEARNING_RATE = 2e-3
+TAU = 10.0
+CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a network is trained: K steps per segment, S neuron layers per block (None: no cut)."""
+
+    length: int | None
+    size: int | None
+    update: Update = "immediate"
+
+    @property
+    def name(self) -> str:
+        """What the table calls it."""
+        return f"K = {self.length or 'T'}, S = {self.size or 'all'}, {self.update}"
+
+
+METHODS = (Method(None, None), Method(25, 1), Method(10, 2), Method(10, 1))
+PAPER = "-89.94 % GPU memory, -99.64 % MACs, -10.79 % memory access, +7.26 points (AlexNet, CIFAR10-DVS)"
+
+
+def network() -> torch.nn.Sequential:
+    """Return sinabs' N-MNIST example with a strided first convolution (a quarter of the work) and leaky neurons."""
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(2, 8, 5, stride=2, padding=1, bias=False),
+        neurons(),
+        nn.SumPool2d(2),
+        torch.nn.Conv2d(8, 16, 3, padding=1, bias=False),
+        neurons(),
+        nn.SumPool2d(2),
+        torch.nn.Conv2d(16, 16, 3, padding=1, bias=False),
+        neurons(),
+        torch.nn.Flatten(),
+        torch.nn.Linear(256, CLASSES, bias=False),
+        neurons(),
+    )
+
+
+def neurons() -> nn.LIF:
+    surrogate = nn.SingleExponential(1.0)
+    return nn.LIF(TAU, norm_input=False, spikes="single", surrogate=surrogate, num_timesteps=STEPS)
+
+
+def training(net: torch.nn.Sequential, sample: torch.Tensor, method: Method) -> LocalTraining:
+    return LocalTraining(
+        net,
+        sample,
+        truncation=method.length,
+        block=method.size,
+        update=method.update,
+        head=lambda mean: GAIN * mean,
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=LEARNING_RATE),
+    )
+
+
+def load(name: str) -> EventDataset:
+    return load_npz(DATA / f"nmnist_{name}.npz", sensor_size=SENSOR).until(STEPS * DT_US)
+
+
+def batch(data: EventDataset, chosen: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+    raster = dataset_to_raster(data, chosen, dt_us=DT_US, n_time_steps=STEPS)
+    return torch.from_numpy(raster).flatten(0, 1), torch.from_numpy(data.labels[chosen])
+
+
+def accuracy(net: torch.nn.Sequential, data: EventDataset, chosen: NDArray[np.int64]) -> float:
+    correct = 0
+    with torch.no_grad():
+        for part in np.array_split(chosen, max(1, chosen.size // 25)):
+            x, labels = batch(data, part)
+            counts = net(x).reshape(part.size, STEPS, CLASSES).sum(1)
+            correct += int((counts.argmax(1) == labels).sum())
+    return correct / chosen.size
+
+
+def train(method: Method, seed: int, epochs: int, data: EventDataset, test: EventDataset) -> dict[str, Any]:
+    torch.manual_seed(seed)
+    order = np.random.default_rng(0).permutation(len(data))
+    first = seed * HELD_OUT % len(data)
+    held_out = order[first : first + HELD_OUT]
+    chosen = np.setdiff1d(order, held_out)
+    net = network()
+    local = training(net, batch(data, chosen[:1])[0], method)
+    steps_per_epoch = math.ceil(chosen.size / BATCH)
+    began = time.process_time()
+    losses: list[float] = []
+    for epoch in range(epochs):
+        shuffled = np.random.default_rng([seed, epoch]).permutation(chosen)
+        losses.clear()
+        for i in range(steps_per_epoch):
+            progress = (epoch * steps_per_epoch + i) / (epochs * steps_per_epoch)
+            for optimizer in local.optimizers:
+                if optimizer is not None:
+                    optimizer.param_groups[0]["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * progress))
+            x, labels = batch(data, shuffled[i * BATCH : (i + 1) * BATCH])
+            losses.append(float(local.step(x, labels).losses[-1]))
+    seconds = time.process_time() - began
+    return {
+        "seed": seed,
+        "held_out": accuracy(net, data, held_out),
+        "test": accuracy(net, test, np.arange(len(test))),
+        "last_loss": statistics.fmean(losses),
+        "cpu_seconds": seconds,
+    }
+
+
+def memory(method: Method) -> dict[str, float]:
+    """One batch in this process: bytes saved for the backward pass, growth of the resident size."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    x, labels = batch(load("train"), np.arange(BATCH))
+    local = training(network(), x, method)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with SavedBytes(one for part in (*local.blocks, *local.heads) for one in part.parameters()) as saved:
+        local.step(x, labels)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"saved_mib": saved.peak / 2**20, "resident_mib": (after - before) / 1024}
+
+
+def measure(methods: tuple[Method, ...], seeds: int, epochs: int) -> list[dict[str, Any]]:
+    data, test = load("train"), load("test")
+    x, _ = batch(data, np.arange(1))
+    rows: list[dict[str, Any]] = []
+    for method in methods:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            row: dict[str, Any] = {"name": method.name, "K": method.length, "S": method.size, "update": method.update}
+            row |= pool.submit(memory, method).result()
+        row["counts"] = count(training(network(), x, method), x, STEPS, BATCH)
+        row["runs"] = []
+        rows.append(row)
+    for seed in range(seeds):  # seeds outside: a run that is cut short has compared all methods
+        for method, row in zip(methods, rows, strict=True):
+            row["runs"].append(train(method, seed, epochs, data, test))
+            print(method.name, row["runs"][-1], flush=True)
+    for row in rows:
+        row["change"] = compared(row["counts"], rows[0]["counts"])
+        row["change"]["saved"] = row["saved_mib"] / rows[0]["saved_mib"] - 1
+        row["change"]["resident"] = row["resident_mib"] / rows[0]["resident_mib"] - 1
+        for name in ("held_out", "test"):
+            row[f"{name}_difference"] = [
+                ours[name] - whole[name] for ours, whole in zip(row["runs"], rows[0]["runs"], strict=True)
+            ]
+    for row in rows:
+        row["counts"] = vars(row["counts"])
+    return rows
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation in percent."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{100 * statistics.fmean(values):.1f} ± {100 * deviation:.1f}"
+
+
+def report(result: dict[str, Any]) -> str:
+    info, rows = result["machine"], result["rows"]
+    seeds = len(rows[0]["runs"])
+    lines = [
+        "# Local training on N-MNIST recordings",
+        "",
+        "sinabs' N-MNIST example with a strided first convolution (8c5s2-p2-16c3-p2-16c3-10), LIF neurons",
+        f"(tau {TAU:g} steps, single spikes, EXODUS), T = {STEPS} steps of {DT_US / 1000:g} ms, batch {BATCH},",
+        f"{result['epochs']} epochs of Adam ({LEARNING_RATE:g}, half a cosine to 0), made by",
+        "`python benchmarks/local_nmnist.py`.",
+        f"{seeds} seeds; each trains on 800 recordings and tests on another {HELD_OUT} (held out, others for each",
+        "seed) and on the 100 official test recordings; mean ± standard deviation over seeds.",
+        "K steps per segment, S neuron layers per block. Differences are to the first row, seed by seed.",
+        "",
+        f"Commit {info['commit']}; {info['cpu']}, {info['cores']} cores, {info['threads_used']} thread used; "
+        f"Python {info['python']}, torch {info['versions']['torch']}.",
+        "",
+        "| | held out % | difference, points | test % | difference | saved for backward MiB | change | resident MiB | "
+        "change | CPU s per epoch |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        whole = row is rows[0]
+        held, test = ([run[name] for run in row["runs"]] for name in ("held_out", "test"))
+        cells = [
+            row["name"],
+            spread(held),
+            "" if whole else spread(row["held_out_difference"]),
+            spread(test),
+            "" if whole else spread(row["test_difference"]),
+            f"{row['saved_mib']:.1f}",
+            "" if whole else f"{row['change']['saved']:+.1%}",
+            f"{row['resident_mib']:.0f}",
+            "" if whole else f"{row['change']['resident']:+.1%}",
+            f"{statistics.fmean(run['cpu_seconds'] for run in row['runs']) / result['epochs']:.0f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "| | MACs | change | with the neurons' | additions | memory traffic |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        change = row["change"]
+        cells = [row["name"], f"{row['counts']['macs'] / 1e6:.2f} M"]
+        cells += (
+            [""] * 4
+            if row is rows[0]
+            else [
+                f"{change['macs']:+.2%}",
+                f"{change['macs_with_neurons']:+.2%}",
+                f"{change['additions']:+.1%}",
+                f"{change['traffic']:+.1%}",
+            ]
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        f"The paper's abstract reports {PAPER}.",
+        "",
+        "Saved: most bytes that autograd kept for a backward pass at one time, weights not counted. Resident: growth",
+        "of the process's peak during one step. MACs, additions and traffic are counted per recording from the shapes",
+        "(`benchmarks/local_counts.py` says how): a product with a spike is an addition, so what stays a MAC is the",
+        "error on its way to a layer's input, the classifiers, and (third column) the neurons' own arithmetic.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3, help="at most 5 (default 3)")
+    parser.add_argument("--epochs", type=int, default=8, help="epochs of each run (default 8)")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results", help="folder of the report")
+    options = parser.parse_args()
+    if not DATA.is_dir():
+        print(f"{DATA} is not there: nothing to train on.")
+        return
+    torch.set_num_threads(1)
+    result: dict[str, Any] = {"machine": machine(), "epochs": options.epochs}
+    result["rows"] = measure(METHODS, options.seeds, options.epochs)
+    files.write_json(options.output / "local_nmnist.json", result)
+    text = report(result)
+    files.write_text(options.output / "local_nmnist.md", text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
