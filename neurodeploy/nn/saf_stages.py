@@ -85,8 +85,8 @@ def common_decay(found: list[Stage]) -> torch.Tensor:
     decays = torch.cat([stage.neurons.decay.detach().reshape(-1) for stage in found if stage.neurons is not None])
     if not bool((decays == decays[0]).all()):
         raise KernelError(
-            f"The neurons decay by {decays.min().item():g} to {decays.max().item():g} per step; a layer's accumulation "
-            "carries its own decay, and the next layer's potential needs the same.",
+            f"The neurons decay by {decays.min().item():.9g} to {decays.max().item():.9g} per step; a layer's "
+            "accumulation carries its own decay, and the next layer's potential needs the same.",
             remedy="give all spiking layers one tau_mem (or use IAF throughout), or train with algorithm='exodus'.",
             code="saf-decay",
         )
