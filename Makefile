@@ -37,7 +37,7 @@ $(VENV)/.dev: $(VENV)/.python $(SOURCES)
 demo: $(VENV)/.demo
 	rm -rf $(DEMO)
 	$(BIN)/neurodeploy train neurodeploy/train/templates/digits.yaml --out $(DEMO)
-	$(BIN)/neurodeploy compile $(DEMO)/graph.safetensors --target speck2f --out $(DEMO) -v
+	$(BIN)/neurodeploy compile $(DEMO)/graph.onnx --target speck2f --out $(DEMO) -v
 	$(BIN)/neurodeploy emulate $(DEMO) --events $(DEMO)/test_events.npz --index 0
 	$(BIN)/neurodeploy validate $(DEMO) --data $(DEMO)/test_events.npz --dt-us 10000 --threads 2 --min-accuracy 0.93 --max-loss 0.01
 	$(BIN)/neurodeploy report $(DEMO)

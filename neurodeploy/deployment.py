@@ -33,7 +33,7 @@ from neurodeploy.target import (
     target_of_program,
 )
 
-GRAPH_FILE, MAPPING_FILE, PROGRAM_FILE = "graph.safetensors", "mapping.json", "program.json"
+GRAPH_FILE, MAPPING_FILE, PROGRAM_FILE = "graph.onnx", "mapping.json", "program.json"
 
 #: Holds the SHA-256 of every other file of a deployment, so that files of different networks are not read as one.
 DEPLOYMENT_FILE = "deployment.json"

@@ -28,7 +28,7 @@ class CompileOptions(ChipOptions):
 def command(options: CompileOptions) -> dict[str, Any]:
     """Compile a network for a chip: quantize, map, lower.
 
-    Writes graph.safetensors, quantized.safetensors, quantize.json, mapping.json, program.json (the chip's
+    Writes graph.onnx, quantized.onnx, quantize.json, mapping.json, program.json (the chip's
     configuration) and deployment.json (the hashes of these files).
     """
     steps = Steps(options.verbose)

@@ -18,7 +18,7 @@ from neurodeploy.target import Target, load_target
 class ModelOptions(Options):
     """A network, a chip, and how the network is brought to it."""
 
-    model: Path = Field(description="the network: a .nir file, or a .safetensors graph written by train or compile.")
+    model: Path = Field(description="the network: a .nir file, or an .onnx graph written by train or compile.")
     target: str = Field(
         "speck2f",
         description="name of the chip (see 'neurodeploy targets'), or the path of a chip.yaml.",

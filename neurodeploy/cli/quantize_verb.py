@@ -20,7 +20,7 @@ class QuantizeOptions(ModelOptions):
 def command(options: QuantizeOptions) -> dict[str, Any]:
     """Turn a network's weights, thresholds and bounds into the chip's integers.
 
-    Writes quantized.safetensors and quantize.json.
+    Writes quantized.onnx and quantize.json.
     """
     steps = Steps(options.verbose)
     _, quantized = quantize_model(options, steps)
@@ -28,5 +28,5 @@ def command(options: QuantizeOptions) -> dict[str, Any]:
     write_resolved(options, options.out / "quantize.yaml")
     say_quantization(quantized.layers)
     say_notes(quantized.notes)
-    say(f"wrote quantized.safetensors and quantize.json in {options.out}")
+    say(f"wrote quantized.onnx and quantize.json in {options.out}")
     return {"steps": steps.done, **quantized.report()}

@@ -15,7 +15,7 @@ from neurodeploy.validation.sweep import Sweep
 class SweepOptions(Options):
     """Options of ``neurodeploy sweep``."""
 
-    model: Path = Field(description="the network: a .nir file, or a .safetensors graph written by train or compile.")
+    model: Path = Field(description="the network: a .nir file, or an .onnx graph written by train or compile.")
     data: Path = Field(description="labelled recordings, .npz.")
     out: Path = Field(description="folder for sweep.csv and sweep.json.", json_schema_extra={"short": "-o"})
     target: str = Field(

@@ -19,7 +19,7 @@ class TargetsOptions(Options):
     """Options of ``neurodeploy targets``."""
 
     name: str | None = Field(None, description="a chip, to see its cores and limits; all chips without it; or 'fit'.")
-    network: Path | None = Field(None, description="after 'fit': a .nir file or a .safetensors graph.")
+    network: Path | None = Field(None, description="after 'fit': a .nir file or an .onnx graph.")
     target: tuple[str, ...] = Field(
         (),
         description="with 'fit': a chip, or the path of a chip.yaml; may be repeated.",

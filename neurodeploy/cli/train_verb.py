@@ -31,7 +31,7 @@ class TrainOptions(Options):
 def command(options: TrainOptions) -> dict[str, Any]:
     """Train a network from a YAML file.
 
-    Writes model.safetensors, graph.safetensors (what compile takes), metrics.jsonl, run.json, checkpoints/, the
+    Writes model.safetensors, graph.onnx (what compile takes), metrics.jsonl, run.json, checkpoints/, the
     resolved train.yaml and, for simulated recordings, test_events.npz.
 
     On several processes: torchrun --nproc-per-node=N -m neurodeploy train SETTINGS.

@@ -13,18 +13,17 @@ def load(path: str | Path, **options: Any) -> Graph:
     """Read a network file into the graph.
 
     Args:
-        path: ``.nir`` (options: see ``read_nir``) or ``.safetensors`` written by ``save_graph`` (no options).
+        path: ``.nir`` (options: see ``read_nir``) or ``.onnx`` written by ``save_graph`` (no options).
         options: passed to the reader.
 
     Raises:
         GraphError: the file is missing, of an unknown kind, or cannot be read exactly.
     """
     path = Path(path)
-    if path.suffix not in (".nir", ".safetensors"):
-        onnx = path.suffix == ".onnx"
+    if path.suffix not in (".nir", ".onnx"):
         raise GraphError(
-            f"{path}: {'ONNX files are' if onnx else f'files of kind {path.suffix!r} are'} not supported yet.",
-            remedy="write the network as .nir, or use nd.trace(module, sample) on the torch module.",
+            f"{path}: files of kind {path.suffix!r} are not networks.",
+            remedy="give a .nir or .onnx file; for a torch module use nd.trace(module, sample).",
             code="suffix",
         )
     if path.suffix == ".nir":

@@ -20,7 +20,7 @@ from neurodeploy.quantize.linear_to_conv import linear_to_conv
 #: The passes that ``quantize`` runs before rounding, in order.
 PASSES: tuple[Pass, ...] = (fold_batch_norm, linear_to_conv, fold_average_pool, fold_input_gain)
 
-GRAPH_FILE, REPORT_FILE = "quantized.safetensors", "quantize.json"
+GRAPH_FILE, REPORT_FILE = "quantized.onnx", "quantize.json"
 
 #: Called with each step's name and its description when the step is done.
 OnStep = Callable[[str, str], None]
@@ -66,7 +66,7 @@ class Quantized:
         }
 
     def save(self, folder: str | Path) -> None:
-        """Write ``quantized.safetensors`` and ``quantize.json`` into ``folder``."""
+        """Write ``quantized.onnx`` and ``quantize.json`` into ``folder``."""
         save_graph(self.graph, Path(folder) / GRAPH_FILE)
         write_json(Path(folder) / REPORT_FILE, self.report())
 

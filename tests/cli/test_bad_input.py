@@ -50,12 +50,12 @@ BAD_NETWORKS = {
 @pytest.mark.parametrize("name", BAD_NETWORKS)
 def test_networks_the_chip_cannot_hold(name, verb, tmp_path, cli):
     graph, words = BAD_NETWORKS[name]
-    save_graph(graph, tmp_path / "model.safetensors")
+    save_graph(graph, tmp_path / "model.onnx")
     if verb == "compile":
-        one_error(cli("compile", tmp_path / "model.safetensors", "-o", tmp_path / "run"), *words)
+        one_error(cli("compile", tmp_path / "model.onnx", "-o", tmp_path / "run"), *words)
     else:
-        one_error(cli("check", tmp_path / "model.safetensors"), *words, code=1)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors"]
+        one_error(cli("check", tmp_path / "model.onnx"), *words, code=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx"]
 
 
 def test_shapes_that_do_not_fit(tmp_path):
@@ -69,7 +69,7 @@ def test_shapes_that_do_not_fit(tmp_path):
         chain(BatchNorm2d(*[np.ones(3, np.float32)] * 4))
 
 
-@pytest.mark.parametrize("name", ["missing.nir", "missing.safetensors", "missing.onnx", "missing.pt"])
+@pytest.mark.parametrize("name", ["missing.nir", "missing.onnx", "missing.pt"])
 def test_missing_networks(name, tmp_path, cli):
     one_error(cli("compile", tmp_path / name, "-o", tmp_path / "run"), name)
     assert list(tmp_path.iterdir()) == []
@@ -85,9 +85,9 @@ def test_files_that_are_not_networks(suffix, tmp_path, cli):
 
 @pytest.fixture
 def run_folder(tmp_path, cli, small_graph, recordings):
-    save_graph(small_graph, tmp_path / "model.safetensors")
+    save_graph(small_graph, tmp_path / "model.onnx")
     save_npz(tmp_path / "data.npz", recordings)
-    assert cli("compile", tmp_path / "model.safetensors", "-o", tmp_path / "run").code == 0
+    assert cli("compile", tmp_path / "model.onnx", "-o", tmp_path / "run").code == 0
     return tmp_path / "run"
 
 
@@ -101,7 +101,7 @@ def test_an_edited_program_is_refused(run_folder, cli):
     one_error(cli("emulate", run_folder, "--events", data, "--index", 0), "program.json", "hash")
 
 
-FILES = ["program.json", "graph.safetensors", "quantized.safetensors", "quantize.json", "mapping.json"]
+FILES = ["program.json", "graph.onnx", "quantized.onnx", "quantize.json", "mapping.json"]
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -131,8 +131,8 @@ def test_bad_events_are_refused(run_folder, cli, tmp_path):
 
 
 def test_wrong_arguments(tmp_path, cli, small_graph):
-    save_graph(small_graph, tmp_path / "model.safetensors")
-    model = tmp_path / "model.safetensors"
+    save_graph(small_graph, tmp_path / "model.onnx")
+    model = tmp_path / "model.onnx"
     one_error(cli("compile"), "model")
     one_error(cli("compile", model, "--target", "loihi2"), "loihi2", "speck2f")
     one_error(cli("compile", model, "--layer2core-map", "zero"), "zero")
@@ -147,7 +147,7 @@ def test_wrong_arguments(tmp_path, cli, small_graph):
     one_error(cli("targets", "loihi2"), "loihi2", "speck2f")
     assert cli("frobnicate").code == 2
     assert cli("compile", model, "--frobnicate").code == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx"]
 
 
 def test_wrong_yaml(tmp_path, cli):
@@ -181,8 +181,8 @@ def test_a_network_with_two_outputs_has_no_one_answer(tmp_path, cli, recordings)
     nodes = {"input": Input((2, 12, 12)), "a": conv(3, 2, 3, 3), "an": neuron(), "b": conv(3, 3, 10, 10)}
     nodes |= {"bn": neuron(), "first": Output(), "second": Output()}
     edges = [("input", "a"), ("a", "an"), ("an", "b"), ("b", "bn"), ("an", "first"), ("bn", "second")]
-    save_graph(Graph(nodes, tuple(edges)), tmp_path / "model.safetensors")
+    save_graph(Graph(nodes, tuple(edges)), tmp_path / "model.onnx")
     save_npz(tmp_path / "data.npz", recordings)
-    assert cli("compile", tmp_path / "model.safetensors", "-o", tmp_path / "run").code == 0
+    assert cli("compile", tmp_path / "model.onnx", "-o", tmp_path / "run").code == 0
     result = cli("validate", tmp_path / "run", "--data", tmp_path / "data.npz", "--runs", "event_driven")
     one_error(result, "2 outputs", "first, second")

@@ -16,9 +16,9 @@ from tests.cli.conftest import chain, neuron, weights
 @pytest.fixture
 def page(tmp_path, cli, recordings):
     def report(graph):
-        save_graph(graph, tmp_path / "model.safetensors")
+        save_graph(graph, tmp_path / "model.onnx")
         save_npz(tmp_path / "data.npz", recordings)
-        assert cli("compile", tmp_path / "model.safetensors", "-o", tmp_path / "run").code == 0
+        assert cli("compile", tmp_path / "model.onnx", "-o", tmp_path / "run").code == 0
         options = ["--data", tmp_path / "data.npz", "--runs", "event_driven"]
         assert cli("validate", tmp_path / "run", *options).code == 0
         assert cli("report", tmp_path / "run").code == 0

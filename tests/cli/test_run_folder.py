@@ -15,10 +15,10 @@ from tests.cli.test_bad_input import one_error
 def folder(tmp_path, cli, small_graph, recordings):
     """Two networks with the same names, ``run`` compiled and validated from the first."""
     other = small_graph.with_nodes({"n0": replace(small_graph.nodes["n0"], weight=-small_graph.nodes["n0"].weight)})
-    save_graph(small_graph, tmp_path / "model.safetensors")
-    save_graph(other, tmp_path / "other.safetensors")
+    save_graph(small_graph, tmp_path / "model.onnx")
+    save_graph(other, tmp_path / "other.onnx")
     save_npz(tmp_path / "data.npz", recordings)
-    assert cli("compile", tmp_path / "model.safetensors", "-o", tmp_path / "run").code == 0
+    assert cli("compile", tmp_path / "model.onnx", "-o", tmp_path / "run").code == 0
     result = cli("validate", tmp_path / "run", "--data", tmp_path / "data.npz", "--runs", "event_driven")
     assert result.code == 0
     return tmp_path
@@ -27,14 +27,14 @@ def folder(tmp_path, cli, small_graph, recordings):
 @pytest.mark.parametrize("verb", ["quantize", "map"])
 def test_stages_of_another_network_are_not_mixed_in(verb, folder, cli):
     options = ["--layer2core-map", "8,7"] if verb == "map" else []
-    assert cli(verb, folder / "other.safetensors", "-o", folder / "run", *options).code == 0
+    assert cli(verb, folder / "other.onnx", "-o", folder / "run", *options).code == 0
     result = cli("validate", folder / "run", "--data", folder / "data.npz", "--runs", "event_driven")
-    one_error(result, "mapping.json" if verb == "map" else "quantized.safetensors", "neurodeploy compile")
+    one_error(result, "mapping.json" if verb == "map" else "quantized.onnx", "neurodeploy compile")
 
 
 def test_the_same_stages_again_change_nothing(folder, cli):
     for verb in ("quantize", "map"):
-        assert cli(verb, folder / "model.safetensors", "-o", folder / "run").code == 0
+        assert cli(verb, folder / "model.onnx", "-o", folder / "run").code == 0
     assert cli("report", folder / "run").code == 0
 
 
@@ -49,7 +49,7 @@ def test_reports_with_another_content_are_refused(file, folder, cli):
 
 
 def test_results_of_another_network_are_not_reported(folder, cli):
-    assert cli("compile", folder / "other.safetensors", "-o", folder / "run").code == 0
+    assert cli("compile", folder / "other.onnx", "-o", folder / "run").code == 0
     one_error(cli("report", folder / "run"), "validation.json", "neurodeploy validate")
     (folder / "run" / "validation.json").unlink()
     one_error(cli("report", folder / "run"), "sample.npz", "neurodeploy validate")
@@ -74,7 +74,7 @@ def test_results_that_are_none_are_refused(folder, cli):
 
 def test_folders_that_cannot_be_written(folder, cli):
     (folder / "file").write_text("in the way")
-    model, run, data = folder / "model.safetensors", folder / "run", folder / "data.npz"
+    model, run, data = folder / "model.onnx", folder / "run", folder / "data.npz"
     for verb in ("compile", "quantize", "map"):
         one_error(cli(verb, model, "-o", folder / "file"), "file", "cannot be written")
     one_error(cli("emulate", run, "--events", data, "--index", 0, "-o", folder / "file" / "x"), "cannot be written")

@@ -13,12 +13,12 @@ from tests.cli.test_bad_input import one_error
 @pytest.fixture
 def folder(tmp_path, cli, recordings):
     head = [Flatten(), Linear(weights(3, 400), np.array([0, 0, 0.05], np.float32)), neuron()]
-    save_graph(chain(Conv2d(weights(4, 2, 3, 3)), neuron(), *head), tmp_path / "model.safetensors")
+    save_graph(chain(Conv2d(weights(4, 2, 3, 3)), neuron(), *head), tmp_path / "model.onnx")
     # Recordings that go on for long after their last event: the biases alone fill that time.
     events = [recordings[index][0] for index in range(6)]
     long = EventDataset.from_recordings(events, recordings.labels, sensor_size=(2, 12, 12), duration_us=5_000_000)
     save_npz(tmp_path / "data.npz", long)
-    assert cli("compile", tmp_path / "model.safetensors", "-o", tmp_path / "run").code == 0
+    assert cli("compile", tmp_path / "model.onnx", "-o", tmp_path / "run").code == 0
     return tmp_path
 
 

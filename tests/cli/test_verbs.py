@@ -20,22 +20,22 @@ from tests.cli.conftest import chain, neuron, weights
 
 @pytest.fixture
 def run_folder(tmp_path, cli, small_graph, recordings):
-    save_graph(small_graph, tmp_path / "model.safetensors")
+    save_graph(small_graph, tmp_path / "model.onnx")
     save_npz(tmp_path / "data.npz", recordings)
-    assert cli("compile", tmp_path / "model.safetensors", "-o", tmp_path / "run").code == 0
+    assert cli("compile", tmp_path / "model.onnx", "-o", tmp_path / "run").code == 0
     return tmp_path / "run"
 
 
 def test_compile_prints_every_step_and_writes_the_program(tmp_path, cli, small_graph):
-    save_graph(small_graph, tmp_path / "model.safetensors")
-    result = cli("compile", tmp_path / "model.safetensors", "-o", tmp_path / "run", "-v")
+    save_graph(small_graph, tmp_path / "model.onnx")
+    result = cli("compile", tmp_path / "model.onnx", "-o", tmp_path / "run", "-v")
     assert result.code == 0
     for step in ("fold_batch_norm", "linear_to_conv", "fold_average_pool", "quantize", "map", "lower"):
         assert re.search(rf"\d+\. {step}: \w", result.out), step
     written = {path.name for path in (tmp_path / "run").iterdir()}
     files = {
-        "graph.safetensors",
-        "quantized.safetensors",
+        "graph.onnx",
+        "quantized.onnx",
         "quantize.json",
         "mapping.json",
         "program.json",
@@ -54,16 +54,16 @@ def test_the_resolved_options_reproduce_the_run(tmp_path, cli, run_folder):
 
 
 def test_flags_override_the_yaml_file(tmp_path, cli, small_graph):
-    save_graph(small_graph, tmp_path / "model.safetensors")
-    options = {"model": str(tmp_path / "model.safetensors"), "target": "speck2f", "out": str(tmp_path / "a")}
+    save_graph(small_graph, tmp_path / "model.onnx")
+    options = {"model": str(tmp_path / "model.onnx"), "target": "speck2f", "out": str(tmp_path / "a")}
     (tmp_path / "options.yaml").write_text(yaml.safe_dump(options))
     result = cli("compile", "--config", tmp_path / "options.yaml", "--target", "speck2e", "--json")
     assert result.json["target"] == "speck2e"
 
 
 def test_quantize_map_and_check_run_alone(tmp_path, cli, small_graph):
-    save_graph(small_graph, tmp_path / "model.safetensors")
-    model = tmp_path / "model.safetensors"
+    save_graph(small_graph, tmp_path / "model.onnx")
+    model = tmp_path / "model.onnx"
     assert cli("quantize", model, "-o", tmp_path / "q", "--json").json["layers"][0]["layer"] == "n0"
     assert cli("map", model, "-o", tmp_path / "m", "--layer2core-map", "4,2", "--json").json["layers"][0]["core"] == 4
     assert cli("check", model, "--json").json["fits"] is True
@@ -129,15 +129,15 @@ def test_a_loss_needs_something_to_compare_with(cli, run_folder):
 
 
 def test_check_lists_its_findings_also_when_it_fails(tmp_path, cli):
-    save_graph(chain(Conv2d(weights(2, 2, 3, 3), stride=(3, 3)), neuron()), tmp_path / "model.safetensors")
-    result = cli("check", tmp_path / "model.safetensors", "--json")
+    save_graph(chain(Conv2d(weights(2, 2, 3, 3), stride=(3, 3)), neuron()), tmp_path / "model.onnx")
+    result = cli("check", tmp_path / "model.onnx", "--json")
     assert result.code == 1
     assert [found["code"] for found in result.json["findings"] if found["severity"] == "error"] == ["stride", "stride"]
     assert result.json["fits"] is False
 
 
 def test_check_asks_what_compile_would_with_the_same_v_min(tmp_path, cli):
-    model = tmp_path / "model.safetensors"
+    model = tmp_path / "model.onnx"
     save_graph(chain(Conv2d(weights(2, 2, 3, 3)), neuron(v_min=0.0)), model)
     assert cli("check", model).code == 1
     assert cli("check", model, "--v-min", "lowest").code == 0
@@ -146,10 +146,10 @@ def test_check_asks_what_compile_would_with_the_same_v_min(tmp_path, cli):
 
 @pytest.mark.parametrize("flag", [["--v-min", "-threshold"], ["--v-min=-threshold"]])
 def test_a_v_min_that_begins_with_a_dash(flag, tmp_path, cli, small_graph, run_folder):
-    save_graph(small_graph, tmp_path / "model.safetensors")
+    save_graph(small_graph, tmp_path / "model.onnx")
     for verb in ("compile", "quantize", "map"):
-        assert cli(verb, tmp_path / "model.safetensors", *flag, "-o", tmp_path / "dash").code == 0
-    assert cli("check", tmp_path / "model.safetensors", *flag).code == 0
+        assert cli(verb, tmp_path / "model.onnx", *flag, "-o", tmp_path / "dash").code == 0
+    assert cli("check", tmp_path / "model.onnx", *flag).code == 0
     options = yaml.safe_load((tmp_path / "dash" / "compile.yaml").read_text())
     assert options["v_min"] == "-threshold"
     data = ["--data", run_folder.parent / "data.npz", "--runs", "event_driven"]
@@ -188,16 +188,16 @@ def test_help_answers_at_once():
 
 
 def test_targets_fit_says_where_a_network_fits_and_what_limits_it(cli, tmp_path, small_graph):
-    save_graph(small_graph, tmp_path / "model.safetensors")
+    save_graph(small_graph, tmp_path / "model.onnx")
     one_core = {"source": "made up", "memories": [{"kernel": 1024, "neuron": 1024, "bias": 0}]}
     own = {"family": "dynapcnn", "name": "one-core", "title": "One core", "cores": one_core}
     (tmp_path / "chip.yaml").write_text(yaml.safe_dump(own))
-    result = cli("targets", "fit", tmp_path / "model.safetensors", "--all", "-t", tmp_path / "chip.yaml", "--json")
+    result = cli("targets", "fit", tmp_path / "model.onnx", "--all", "-t", tmp_path / "chip.yaml", "--json")
     fits = {entry["target"]: entry for entry in result.json["targets"]}
     assert fits["speck2f"]["fits"]
     assert not fits["one-core"]["fits"]
     assert (fits["one-core"]["code"], fits["one-core"]["need"]) == ("too-many-layers", "2 cores")
-    text = cli("targets", "fit", tmp_path / "model.safetensors", "-t", "speck2e").out
+    text = cli("targets", "fit", tmp_path / "model.onnx", "-t", "speck2e").out
     assert "speck2e" in text
     assert "speck2f" not in text
     assert cli("targets", "speck2f", "--all").code == 2
@@ -205,9 +205,9 @@ def test_targets_fit_says_where_a_network_fits_and_what_limits_it(cli, tmp_path,
 
 
 def test_a_chip_of_ones_own_is_named_by_its_file(cli, tmp_path, small_graph):
-    save_graph(small_graph, tmp_path / "model.safetensors")
+    save_graph(small_graph, tmp_path / "model.onnx")
     (tmp_path / "chip.yaml").write_text("family: dynapcnn\nname: mine\ntitle: Mine\n")
-    done = cli("compile", tmp_path / "model.safetensors", "-t", tmp_path / "chip.yaml", "-o", tmp_path / "run")
+    done = cli("compile", tmp_path / "model.onnx", "-t", tmp_path / "chip.yaml", "-o", tmp_path / "run")
     assert done.code == 0, done.err
     assert cli("report", tmp_path / "run").code == 0
     assert cli("targets", tmp_path / "chip.yaml", "--json").json["name"] == "mine"
@@ -217,15 +217,15 @@ def test_a_split_layer_goes_through_every_verb_by_its_name(cli, tmp_path):
     first, second = Conv2d(weights(32, 2, 3, 3)), Conv2d(weights(64, 32, 3, 3), None, (1, 1), (1, 1))
     last = [SumPool2d((4, 4), (4, 4)), Conv2d(weights(3, 64, 8, 8)), neuron()]
     graph = chain(first, neuron(), second, neuron(), *last, shape=(2, 34, 34))
-    save_graph(graph, tmp_path / "model.safetensors")
+    save_graph(graph, tmp_path / "model.onnx")
     rng = np.random.default_rng(0)
     t = np.sort(rng.integers(0, 1000, 40))
     events = make_events(t, rng.integers(0, 34, 40), rng.integers(0, 34, 40), rng.integers(0, 2, 40))
     save_npz(tmp_path / "data.npz", EventDataset.from_recordings([events, events], [0, 1], sensor_size=(2, 34, 34)))
-    assert cli("compile", tmp_path / "model.safetensors", "-o", tmp_path / "run", "--split", "never").code == 2
-    done = cli("compile", tmp_path / "model.safetensors", "-o", tmp_path / "run")
+    assert cli("compile", tmp_path / "model.onnx", "-o", tmp_path / "run", "--split", "never").code == 2
+    done = cli("compile", tmp_path / "model.onnx", "-o", tmp_path / "run")
     assert "n2[0:32]" in done.out
-    assert cli("map", tmp_path / "model.safetensors", "-o", tmp_path / "map").code == 0
+    assert cli("map", tmp_path / "model.onnx", "-o", tmp_path / "map").code == 0
     validated = cli("validate", tmp_path / "run", "--data", tmp_path / "data.npz", "--v-min=-threshold")
     assert validated.code == 0, validated.err
     runs = json.loads((tmp_path / "run" / "validation.json").read_text())["runs"]

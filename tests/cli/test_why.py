@@ -13,9 +13,9 @@ pytest.importorskip("torch")
 
 @pytest.fixture
 def run_folder(tmp_path, cli, small_graph, recordings):
-    save_graph(small_graph, tmp_path / "model.safetensors")
+    save_graph(small_graph, tmp_path / "model.onnx")
     save_npz(tmp_path / "data.npz", recordings)
-    assert cli("compile", tmp_path / "model.safetensors", "-o", tmp_path / "run").code == 0
+    assert cli("compile", tmp_path / "model.onnx", "-o", tmp_path / "run").code == 0
     return tmp_path / "run"
 
 
@@ -96,7 +96,7 @@ def test_calibrate(tmp_path, cli, run_folder):
 def test_sweep(tmp_path, cli, run_folder):
     options = ["--v-min", "own", "--v-min", "lowest", "--weight-bits", 8, "--weight-bits", 4, "--dt-us", 1000]
     arguments = ["--data", run_folder.parent / "data.npz", "-o", tmp_path / "sweep", *options]
-    result = cli("sweep", run_folder.parent / "model.safetensors", *arguments, "--json").json
+    result = cli("sweep", run_folder.parent / "model.onnx", *arguments, "--json").json
     assert [(row["v_min"], row["weight_bits"]) for row in result["rows"]] == [
         (None, 8),
         (None, 4),
@@ -106,6 +106,6 @@ def test_sweep(tmp_path, cli, run_folder):
     assert json.loads((tmp_path / "sweep" / "sweep.json").read_text()) == result
     assert len((tmp_path / "sweep" / "sweep.csv").read_text().splitlines()) == 5
     again = cli(
-        "sweep", run_folder.parent / "model.safetensors", "--config", tmp_path / "sweep" / "sweep.yaml", "--json"
+        "sweep", run_folder.parent / "model.onnx", "--config", tmp_path / "sweep" / "sweep.yaml", "--json"
     )
     assert again.json == result

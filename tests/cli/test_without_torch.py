@@ -20,12 +20,12 @@ def run(*arguments):
 
 
 def test_from_a_graph_to_the_report(tmp_path, small_graph, recordings):
-    save_graph(small_graph, tmp_path / "model.safetensors")
+    save_graph(small_graph, tmp_path / "model.onnx")
     save_npz(tmp_path / "data.npz", recordings)
     folder, data = tmp_path / "run", tmp_path / "data.npz"
     for arguments in (
-        ["check", tmp_path / "model.safetensors"],
-        ["compile", tmp_path / "model.safetensors", "-o", folder],
+        ["check", tmp_path / "model.onnx"],
+        ["compile", tmp_path / "model.onnx", "-o", folder],
         ["emulate", folder, "--events", data, "--index", 0],
         ["validate", folder, "--data", data, "--runs", "event_driven", "--v-min", "lowest"],
         ["report", folder],

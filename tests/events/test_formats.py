@@ -228,8 +228,8 @@ def test_a_streamed_recording_gives_the_emulators_spikes(tmp_path):
     weight = rng.normal(0, 0.5, (4, 2, 3, 3)).astype(np.float32)
     neuron = Neuron(np.asarray(1.0, np.float32), np.asarray(-1.0, np.float32))
     nodes = {"input": Input((2, 34, 34)), "c": Conv2d(weight), "n": neuron, "output": Output()}
-    save_graph(Graph(nodes, tuple(pairwise(nodes))), tmp_path / "model.safetensors")
-    deployment = nd.compile(tmp_path / "model.safetensors", target="speck2f")
+    save_graph(Graph(nodes, tuple(pairwise(nodes))), tmp_path / "model.onnx")
+    deployment = nd.compile(tmp_path / "model.onnx", target="speck2f")
     write_events(tmp_path / "r.raw", random_events(rng, 4000))
     whole = deployment.emulate(read_events(tmp_path / "r.raw"))
     executor = deployment.executor()
