@@ -1,4 +1,4 @@
-"""Graphs on disk: one ``.onnx`` file per graph, which any ONNX runtime executes and from which the graph is read back."""
+"""Graphs on disk: one ``.onnx`` file per graph, which any ONNX runtime executes and which is read back as the graph."""
 
 import hashlib
 from collections.abc import Mapping
@@ -60,7 +60,7 @@ def load_graph(path: str | Path) -> Graph:
 
 
 def graph_hash(graph: Graph) -> str:
-    """SHA-256 of the graph's nodes, edges and notes: the same for equal graphs, however and wherever they are stored."""
+    """SHA-256 of the graph's nodes, edges and notes; it does not depend on annotations and provenance."""
     from neurodeploy.graph.onnx_writer import describe
 
     description, arrays = describe(graph)

@@ -41,6 +41,11 @@ def tensor(name: str, values: Array) -> onnx.TensorProto:
     return helper.make_tensor(name, element_type(values.dtype), values.shape, little.tobytes(), raw=True)
 
 
+def untyped(name: str, dtype: DTypeLike) -> onnx.ValueInfoProto:
+    """A value of any shape."""
+    return helper.make_value_info(name, helper.make_tensor_type_proto(element_type(dtype), None))
+
+
 class Builder:
     """Collects the parts of a model.
 

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from neurodeploy.graph.graph import Graph
-from neurodeploy.graph.nodes import Neuron, Node
+from neurodeploy.graph.nodes import LI, Neuron, Node
 from neurodeploy.graph.onnx_build import DOMAIN, Builder
-from neurodeploy.graph.onnx_neuron import StepChoice, neuron_function
+from neurodeploy.graph.onnx_neuron import Step, neuron_function
 
 
 @dataclass(frozen=True)
@@ -55,35 +55,27 @@ class Context:
             return stored
         return self.builder.cast(stored, f"{stored}.{np.dtype(dtype).name}", dtype)
 
-    def neurons(self, name: str, node: Neuron, x: Value, dtype: DTypeLike) -> str:
+    def neurons(self, name: str, node: Neuron | LI, x: Value, dtype: DTypeLike) -> str:
         """Call the function of a neuron layer; its initial and final potentials are inputs and outputs of the model."""
-        builder, kind = self.builder, np.dtype(dtype)
-        choice = StepChoice(
-            dtype=kind,
-            leaks=not is_one(node.decay),
-            scales_input=not is_one(node.input_gain),
-            v_min=None if node.v_min is None else node.v_min_position,
-            reset=node.reset,
-            spikes=node.spikes,
-        )
-        builder.functions.setdefault(choice.name, neuron_function(choice))
+        builder, step = self.builder, Step(node, np.dtype(dtype))
+        builder.functions.setdefault(step.name, neuron_function(step))
         shape = self.graph.shapes[name]
-        given = builder.constant(f"{name}.v_initial", np.zeros((0, *shape), kind))
-        builder.model_input(given, kind, ["K", *shape])
+        given = builder.constant(f"{name}.v_initial", np.zeros((0, *shape), dtype))
+        builder.model_input(given, dtype, ["K", *shape])
         if node.initial_v is None:
-            default = builder.constant(f"{name}.v_default", np.zeros((), kind))
+            default = builder.constant(f"{name}.v_default", np.zeros((), dtype))
         else:
-            default = self.parameter(name, "initial_v", kind)
-        current = x.name if x.dtype == kind else builder.cast(x.name, f"{name}.input", kind)
-        parameters = [self.parameter(name, field, kind) for field in choice.parameters]
-        spikes, final = builder.call(
-            choice.name,
+            default = self.parameter(name, "initial_v", dtype)
+        current = x.name if x.dtype == dtype else builder.cast(x.name, f"{name}.input", dtype)
+        parameters = [self.parameter(name, field, dtype) for field in step.parameters]
+        y, final = builder.call(
+            step.name,
             [current, self.steps_batch, given, default, *parameters],
             [name, f"{name}.v_final"],
             domain=DOMAIN,
         )
-        builder.model_output(final, kind, ["B", *shape])
-        return spikes
+        builder.model_output(final, dtype, ["B", *shape])
+        return y
 
 
 #: Writes one node: (context, its name, the node, its inputs) -> its value.
@@ -91,8 +83,3 @@ Writer = Callable[[Context, str, Any, Sequence[Value]], Value]
 
 #: Node class -> writer.
 Table = dict[type[Node], Writer]
-
-
-def is_one(value: Any) -> bool:
-    """Whether a factor is the single number 1, so that multiplying by it changes nothing."""
-    return np.ndim(value) == 0 and bool(value == 1)

@@ -16,7 +16,7 @@ from neurodeploy.graph.nodes import Array, Node
 KINDS: dict[str, type[Node]] = {
     value.kind: value
     for value in vars(kinds).values()
-    if isinstance(value, type) and issubclass(value, Node) and value is not Node
+    if isinstance(value, type) and issubclass(value, Node) and value.kind != Node.kind
 }
 
 

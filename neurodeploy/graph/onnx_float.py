@@ -4,7 +4,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from neurodeploy.graph.nodes import Add, AvgPool2d, BatchNorm2d, Concat, Conv2d, Flatten, Linear, Neuron, SumPool2d
+from neurodeploy.graph.nodes import (
+    LI,
+    Add,
+    AvgPool2d,
+    BatchNorm2d,
+    Concat,
+    Conv1d,
+    Conv2d,
+    Flatten,
+    Linear,
+    Neuron,
+    Scale,
+    SumPool2d,
+    Threshold,
+)
 from neurodeploy.graph.onnx_context import Context, Table, Value
 
 FLOAT = np.dtype(np.float32)
@@ -14,22 +28,23 @@ def _operator(context: Context, operator: str, inputs: Sequence[str], name: str,
     return Value(context.builder.add(operator, inputs, name, **attributes), FLOAT)
 
 
-def _weights(context: Context, name: str, node: Conv2d | Linear) -> list[str]:
+def _weights(context: Context, name: str, node: Conv1d | Conv2d | Linear) -> list[str]:
     present = ["weight"] if node.bias is None else ["weight", "bias"]
     return [context.parameter(name, field, FLOAT) for field in present]
 
 
-def _conv2d(context: Context, name: str, node: Conv2d, inputs: Sequence[Value]) -> Value:
+def _conv(context: Context, name: str, node: Conv1d | Conv2d, inputs: Sequence[Value]) -> Value:
     operands = [inputs[0].name, *_weights(context, name, node)]
     return _operator(context, "Conv", operands, name, **conv_attributes(node))
 
 
-def conv_attributes(node: Conv2d) -> dict[str, object]:
+def conv_attributes(node: Conv1d | Conv2d) -> dict[str, object]:
     """Stride, padding, dilation and groups as ONNX names them."""
+    padding, stride, dilation = np.ravel(node.padding), np.ravel(node.stride), np.ravel(node.dilation)
     return {
-        "strides": node.stride,
-        "pads": (*node.padding, *node.padding),
-        "dilations": node.dilation,
+        "strides": stride.tolist(),
+        "pads": [*padding.tolist(), *padding.tolist()],
+        "dilations": dilation.tolist(),
         "group": node.groups,
     }
 
@@ -80,13 +95,24 @@ def _concat(context: Context, name: str, node: Concat, inputs: Sequence[Value]) 
     return _operator(context, "Concat", [value.name for value in inputs], name, axis=1)
 
 
-def _neuron(context: Context, name: str, node: Neuron, inputs: Sequence[Value]) -> Value:
+def _scale(context: Context, name: str, node: Scale, inputs: Sequence[Value]) -> Value:
+    return _operator(context, "Mul", [context.parameter(name, "scale", FLOAT), inputs[0].name], name)
+
+
+def _threshold(context: Context, name: str, node: Threshold, inputs: Sequence[Value]) -> Value:
+    operator = "Greater" if node.compare == ">" else "GreaterOrEqual"
+    operands = [inputs[0].name, context.parameter(name, "threshold", FLOAT)]
+    return Value(context.builder.cast(context.builder.add(operator, operands, f"{name}.reaches"), name, FLOAT), FLOAT)
+
+
+def _membrane(context: Context, name: str, node: Neuron | LI, inputs: Sequence[Value]) -> Value:
     return Value(context.neurons(name, node, inputs[0], FLOAT), FLOAT)
 
 
 #: One entry per node kind.
 FLOAT_WRITERS: Table = {
-    Conv2d: _conv2d,
+    Conv1d: _conv,
+    Conv2d: _conv,
     Linear: _linear,
     BatchNorm2d: _batch_norm,
     SumPool2d: _sum_pool,
@@ -94,5 +120,8 @@ FLOAT_WRITERS: Table = {
     Flatten: _flatten,
     Add: _add,
     Concat: _concat,
-    Neuron: _neuron,
+    Scale: _scale,
+    Threshold: _threshold,
+    LI: _membrane,
+    Neuron: _membrane,
 }

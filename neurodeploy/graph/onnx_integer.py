@@ -1,9 +1,9 @@
 """How each node of an integer network is written: ConvInteger, MatMulInteger and potentials of 32 or 64 bits.
 
-ConvInteger and MatMulInteger take 8-bit operands. A value above 127 is split into digits of base 128, each is convolved,
-and the results are added with their place values: exact for every value. Digits have 7 bits because ONNX Runtime adds
-pairs of products in 16 bits on processors without VNNI instructions: ``2 * 127 * 128 < 2**15``. Whether a value exceeds
-127 is looked up while running, so ordinary recordings take one convolution.
+ConvInteger and MatMulInteger take 8-bit operands. A value above 127 is split into digits of base 128, each is
+convolved, and the results are added with their place values: exact for every value. Digits have 7 bits because ONNX
+Runtime adds pairs of products in 16 bits on processors without VNNI instructions: ``2 * 127 * 128 < 2**15``. Whether a
+value exceeds 127 is looked up while running, so ordinary recordings take one convolution.
 
 Bounds of all values are followed from the input (at most 255 events per step and pixel) to the output; they decide
 between 32 and 64 bits. Worst cases multiply from layer to layer, so a bound is not taken beyond 2**52: no recording
@@ -21,9 +21,10 @@ from onnx import helper
 from neurodeploy.errors import GraphError
 from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.nodes import Add, Array, Concat, Conv2d, Flatten, Input, Linear, Neuron, Output, SumPool2d
-from neurodeploy.graph.onnx_build import DOMAIN, OPSET, element_type, tensor
-from neurodeploy.graph.onnx_context import Context, Table, Value, is_one
+from neurodeploy.graph.onnx_build import DOMAIN, OPSET, element_type, tensor, untyped
+from neurodeploy.graph.onnx_context import Context, Table, Value
 from neurodeploy.graph.onnx_float import as_conv, conv_attributes
+from neurodeploy.graph.onnx_neuron import is_one
 
 Integer = np.dtype[Any]
 
@@ -58,8 +59,8 @@ def _holds_integers(node: object) -> bool:
     if isinstance(node, Conv2d | Linear):
         return node.weight.dtype == np.int8 and _all_integer(node.bias)
     if isinstance(node, Neuron):
-        limits = _all_integer(node.threshold, node.v_min, node.initial_v) and int(np.min(node.threshold)) > 0
-        return limits and is_one(node.decay) and is_one(node.input_gain)
+        limits = _all_integer(node.threshold, node.v_min, node.v_reset, node.initial_v)
+        return limits and int(np.min(node.threshold)) > 0 and is_one(node.decay) and is_one(node.input_gain)
     return True
 
 
@@ -164,8 +165,8 @@ def _digits_function(digits: int, dtype: Integer, conv: bool) -> onnx.FunctionPr
         by_digit.append(node("Add", [f"shifted{digit}", parts[digit]], [out]))
         total = out
     branches = {
-        "then_branch": helper.make_graph(at_once, "at_once", [], [_untyped("y_at_once", number)]),
-        "else_branch": helper.make_graph(by_digit, "by_digit", [], [_untyped("y_by_digit", number)]),
+        "then_branch": helper.make_graph(at_once, "at_once", [], [untyped("y_at_once", dtype)]),
+        "else_branch": helper.make_graph(by_digit, "by_digit", [], [untyped("y_by_digit", dtype)]),
     }
     limit = tensor("limit", np.array(_DIGIT_LARGEST, dtype))
     nodes = [
@@ -177,10 +178,6 @@ def _digits_function(digits: int, dtype: Integer, conv: bool) -> onnx.FunctionPr
     opsets = [helper.make_opsetid("", OPSET)]
     name = f"{operator}_{digits}_digits_{dtype.name}"
     return helper.make_function(DOMAIN, name, ["x", "w"], ["y"], nodes, opsets, list(attributes))
-
-
-def _untyped(name: str, number: int) -> onnx.ValueInfoProto:
-    return helper.make_value_info(name, helper.make_tensor_type_proto(number, None))
 
 
 def _reach(weight: Array) -> int:
@@ -244,7 +241,7 @@ def _concat(context: Context, name: str, node: Concat, inputs: Sequence[Value]) 
 
 def _neuron(context: Context, name: str, node: Neuron, inputs: Sequence[Value]) -> Value:
     x = inputs[0]
-    start = _largest(node.threshold, node.v_min, node.initial_v)
+    start = _largest(node.threshold, node.v_min, node.v_reset, node.initial_v)
     # With a lower bound, and a reset that always ends below the threshold, sums do not add up over time.
     falls_below = node.reset == "zero" or (node.reset == "subtract" and node.spikes == "multi")
     reached = min(start + x.largest * (1 if falls_below and node.v_min is not None else LONGEST), _MOST)

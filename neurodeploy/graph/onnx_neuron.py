@@ -1,8 +1,8 @@
 """A neuron layer as a model-local ONNX function whose body is a ``Scan`` over time.
 
 The function takes ``x [T * B, ...]``, ``steps_batch [2]`` (T, B), ``v_given [K, ...]`` with K <= B (the potentials of
-the first K samples; the others start from ``v_default``), and the parameters; it gives ``spikes [T * B, ...]`` and
-``v_final [B, ...]``. The step is that of ``neurodeploy/neuron.py``, operation by operation.
+the first K samples; the others start from ``v_default``), and the parameters; it gives ``y [T * B, ...]`` (spikes; the
+potentials of an LI) and ``v_final [B, ...]``. The step is that of ``neurodeploy/neuron.py``, operation by operation.
 """
 
 from dataclasses import dataclass
@@ -12,53 +12,59 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from neurodeploy.graph.onnx_build import DOMAIN, OPSET, element_type, tensor
-from neurodeploy.neuron import Reset, Spikes, VMinPosition
+from neurodeploy.graph.nodes import LI, Neuron
+from neurodeploy.graph.onnx_build import DOMAIN, OPSET, element_type, tensor, untyped
 
 
 @dataclass(frozen=True)
-class StepChoice:
-    """What decides the operations of a neuron's step.
+class Step:
+    """What decides the operations of one time step of a layer: one function is written for each Step that occurs.
 
     Attributes:
+        node: the layer, of whose arrays only their being there counts.
         dtype: of potentials, parameters and spikes: float32, int32 or int64.
-        leaks, scales_input: whether the potential is multiplied by ``decay``, the input by ``input_gain``.
-        v_min: where the lower bound clips; None without one.
-        reset, spikes: see ``neurodeploy/neuron.py``.
     """
 
+    node: Neuron | LI
     dtype: np.dtype[Any]
-    leaks: bool
-    scales_input: bool
-    v_min: VMinPosition | None
-    reset: Reset
-    spikes: Spikes
-
-    @property
-    def name(self) -> str:
-        """The function's name; one function is written for each choice that occurs."""
-        parts = ["LIF" if self.leaks else "IAF", "subtract" if self.reset == "subtract" else f"reset_{self.reset}"]
-        parts.append(self.spikes if isinstance(self.spikes, str) else f"max{self.spikes}")
-        parts += ["input_gain"] * self.scales_input
-        parts += [f"v_min_{self.v_min}"] * (self.v_min is not None)
-        parts += [self.dtype.name] * (self.dtype.kind == "i")
-        return "_".join(parts)
 
     @property
     def parameters(self) -> list[str]:
-        """The function's inputs behind ``v_default``, in order."""
-        present = {"threshold": True, "v_min": self.v_min, "decay": self.leaks, "input_gain": self.scales_input}
-        return [name for name, wanted in present.items() if wanted]
+        """The function's inputs behind ``v_default``, in order: the fields that the step uses."""
+        node = self.node
+        used = ["decay"] * (not is_one(node.decay)) + ["input_gain"] * (not is_one(node.input_gain))
+        used += ["v_leak"] * (node.v_leak is not None and "decay" in used)
+        if isinstance(node, Neuron):
+            used += ["threshold", *(name for name in ("v_min", "v_reset") if getattr(node, name) is not None)]
+        return used
+
+    @property
+    def name(self) -> str:
+        """The function's name, which says the step."""
+        node, used = self.node, self.parameters
+        extras = [name for name in used if name in ("input_gain", "v_leak")]
+        if isinstance(node, LI):
+            return "_".join(["LI" if "decay" in used else "I", *extras])
+        parts = ["LIF" if "decay" in used else "IAF", "subtract" if node.reset == "subtract" else f"reset_{node.reset}"]
+        parts += [node.spikes if isinstance(node.spikes, str) else f"max{node.spikes}"]
+        parts += ["above"] * (node.compare == ">") + extras
+        parts += [f"v_min_{node.v_min_position}"] * (node.v_min is not None)
+        return "_".join(parts + [self.dtype.name] * (self.dtype.kind == "i"))
 
 
-def neuron_function(choice: StepChoice) -> onnx.FunctionProto:
-    """The function of one choice."""
-    node = helper.make_node
+def is_one(value: Any) -> bool:
+    """Whether a factor is the single number 1, so that multiplying by it changes nothing."""
+    return np.ndim(value) == 0 and bool(value == 1)
+
+
+def neuron_function(step: Step) -> onnx.FunctionProto:
+    """The function of one kind of step."""
+    node, used = helper.make_node, step.parameters
     body = helper.make_graph(
-        _step(choice),
+        _operations(step),
         "step",
-        [_untyped(name, choice.dtype) for name in ("v_before", "x_t")],
-        [_untyped(name, choice.dtype) for name in ("v_after", "spikes_t")],
+        [untyped(name, step.dtype) for name in ("v_before", "x_t")],
+        [untyped(name, step.dtype) for name in ("v_after", "y_t")],
     )
     nodes = [
         node("Shape", ["x"], ["folded"]),
@@ -71,60 +77,87 @@ def neuron_function(choice: StepChoice) -> onnx.FunctionProto:
         node("Concat", ["missing", "neurons"], ["missing_shape"], axis=0),
         node("Expand", ["v_default", "missing_shape"], ["v_missing"]),
         node("Concat", ["v_given", "v_missing"], ["v_initial"], axis=0),
-        node("Scan", ["v_initial", "x_steps"], ["v_final", "spikes_steps"], num_scan_inputs=1, body=body),
-        node("Reshape", ["spikes_steps", "folded"], ["spikes"]),
     ]
-    inputs = ["x", "steps_batch", "v_given", "v_default", *choice.parameters]
+    if "v_leak" in used:
+        nodes += [
+            node("Constant", [], ["all"], value=tensor("all", np.array(1, step.dtype))),
+            node("Sub", ["all", "decay"], ["lost"]),
+            node("Mul", ["lost", "v_leak"], ["drift"]),
+        ]
+    nodes += [
+        node("Scan", ["v_initial", "x_steps"], ["v_final", "y_steps"], num_scan_inputs=1, body=body),
+        node("Reshape", ["y_steps", "folded"], ["y"]),
+    ]
+    inputs = ["x", "steps_batch", "v_given", "v_default", *used]
     opsets = [helper.make_opsetid("", OPSET)]
-    return helper.make_function(DOMAIN, choice.name, inputs, ["spikes", "v_final"], nodes, opsets)
+    return helper.make_function(DOMAIN, step.name, inputs, ["y", "v_final"], nodes, opsets)
 
 
-def _untyped(name: str, dtype: np.dtype[Any]) -> onnx.ValueInfoProto:
-    """A value of any shape."""
-    return helper.make_value_info(name, helper.make_tensor_type_proto(element_type(dtype), None))
+class _Operations:
+    """The nodes of a step."""
 
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self.dtype = dtype
+        self.nodes: list[onnx.NodeProto] = []
 
-def _step(choice: StepChoice) -> list[onnx.NodeProto]:
-    """The operations of one time step: ``v_before``, ``x_t`` to ``v_after``, ``spikes_t``."""
-    nodes: list[onnx.NodeProto] = []
-
-    def op(operator: str, *inputs: str, out: str, **attributes: Any) -> str:
-        nodes.append(helper.make_node(operator, inputs, [out], **attributes))
+    def add(self, operator: str, *inputs: str, out: str, **attributes: Any) -> str:
+        self.nodes.append(helper.make_node(operator, inputs, [out], **attributes))
         return out
 
-    def number(name: str, value: int) -> str:
-        return op("Constant", out=name, value=tensor(name, np.array(value, choice.dtype)))
+    def number(self, name: str, value: int) -> str:
+        return self.add("Constant", out=name, value=tensor(name, np.array(value, self.dtype)))
 
-    def clipped(v: str, out: str) -> str:
-        return op("Where", op("Less", v, "v_min", out=f"{out}_is_below"), "v_min", v, out=out)
+    def clipped(self, v: str, out: str) -> str:
+        return self.add("Where", self.add("Less", v, "v_min", out=f"{out}_is_below"), "v_min", v, out=out)
 
-    leaked = op("Mul", "decay", "v_before", out="leaked") if choice.leaks else "v_before"
-    driven = op("Mul", "input_gain", "x_t", out="driven") if choice.scales_input else "x_t"
-    v = op("Add", leaked, driven, out="v")
-    if choice.v_min == "before_threshold":
-        v = clipped(v, "v_bounded")
-    if choice.spikes == "single" or choice.spikes == 1:
-        fires = op("GreaterOrEqual", v, "threshold", out="fires")
-        op("Cast", fires, out="spikes_t", to=element_type(choice.dtype))
+
+def _operations(step: Step) -> list[onnx.NodeProto]:
+    """One time step: ``v_before``, ``x_t`` to ``v_after``, ``y_t``."""
+    ops, node, used = _Operations(step.dtype), step.node, step.parameters
+    leaked = ops.add("Mul", "decay", "v_before", out="leaked") if "decay" in used else "v_before"
+    driven = ops.add("Mul", "input_gain", "x_t", out="driven") if "input_gain" in used else "x_t"
+    if "v_leak" in used:
+        driven = ops.add("Add", driven, "drift", out="drifted")
+    v = ops.add("Add", leaked, driven, out="v")
+    if isinstance(node, LI):
+        ops.add("Identity", v, out="v_after")
+        ops.add("Identity", v, out="y_t")
+        return ops.nodes
+    if node.v_min is not None and node.v_min_position == "before_threshold":
+        v = ops.clipped(v, "v_bounded")
+    _fire(ops, node, v)
+    if node.reset == "subtract":
+        v = ops.add("Sub", v, ops.add("Mul", "threshold", "y_t", out="taken"), out="v_reset_to")
+    elif node.reset != "none":
+        zero = ops.number("rest", 0)
+        fired = ops.add("Greater", "y_t", zero, out="fired")
+        v = ops.add("Where", fired, "v_reset" if node.reset == "value" else zero, v, out="v_reset_to")
+    if node.v_min is not None and node.v_min_position == "after_reset":
+        v = ops.clipped(v, "v_bounded")
+    ops.add("Identity", v, out="v_after")
+    return ops.nodes
+
+
+def _fire(ops: _Operations, node: Neuron, v: str) -> None:
+    """``y_t``: how often ``v`` reaches the threshold. A NaN never fires."""
+    above = node.compare == ">"
+    if node.spikes == "single" or node.spikes == 1:
+        fires = ops.add("Greater" if above else "GreaterOrEqual", v, "threshold", out="fires")
+        ops.add("Cast", fires, out="y_t", to=element_type(ops.dtype))
+        return
+    # The number of whole thresholds in v; with ">" of those below v. Integer division truncates by itself.
+    zero = ops.number("zero", 0)
+    if ops.dtype.kind == "i":
+        reaching = ops.add("Sub", v, ops.number("one", 1), out="v_above") if above else v
+        count = ops.add("Div", ops.add("Max", reaching, zero, out="v_positive"), "threshold", out="count")
     else:
-        # trunc(v / threshold) where v > 0, else 0: a NaN never fires. Integer division truncates by itself.
-        zero = number("zero", 0)
-        if choice.dtype.kind == "i":
-            count = op("Div", op("Max", v, zero, out="v_positive"), "threshold", out="count")
+        ratio = ops.add("Div", v, "threshold", out="ratio")
+        if above:
+            whole = ops.add("Sub", ops.add("Ceil", ratio, out="up"), ops.number("one", 1), out="whole")
         else:
-            whole = op("Floor", op("Div", v, "threshold", out="ratio"), out="whole")
-            count = op("Where", op("Greater", v, zero, out="is_positive"), whole, zero, out="count")
-        if choice.spikes == "multi":
-            op("Identity", count, out="spikes_t")
-        else:
-            op("Min", count, number("most", choice.spikes), out="spikes_t")
-    match choice.reset:
-        case "subtract":
-            v = op("Sub", v, op("Mul", "threshold", "spikes_t", out="taken"), out="v_reset")
-        case "zero":
-            zero = number("rest", 0)
-            v = op("Where", op("Greater", "spikes_t", zero, out="fired"), zero, v, out="v_reset")
-    if choice.v_min == "after_reset":
-        v = clipped(v, "v_bounded")
-    op("Identity", v, out="v_after")
-    return nodes
+            whole = ops.add("Floor", ratio, out="whole")
+        count = ops.add("Where", ops.add("Greater", v, zero, out="is_positive"), whole, zero, out="count")
+    if node.spikes == "multi":
+        ops.add("Identity", count, out="y_t")
+    else:
+        ops.add("Min", count, ops.number("most", int(node.spikes)), out="y_t")

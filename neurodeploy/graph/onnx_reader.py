@@ -39,7 +39,10 @@ def from_onnx(path: Path, model: onnx.ModelProto, data: bytes) -> Graph:
         (text,) = (entry.value for entry in model.metadata_props if entry.key == DESCRIPTION)
         content = json.loads(text)
         nodes = {entry["name"]: decode_node(entry, stored) for entry in content["nodes"]}
-        edges = tuple((a, b) for a, b in content["edges"])
-        return Graph(nodes, edges, tuple(content["notes"]))
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        edges, notes = tuple((a, b) for a, b in content["edges"]), tuple(content["notes"])
+        words = {*nodes, *notes, *(name for edge in edges for name in edge)}
+        if len(nodes) != len(content["nodes"]) or not all(isinstance(word, str) for word in words):
+            raise ValueError("a name occurs twice or is no text")
+        return Graph(nodes, edges, notes)
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
         raise damaged(path, f"its description cannot be read ({error!r})") from error

@@ -73,7 +73,7 @@ def test_diverge(cli, run_folder):
 
 
 def test_calibrate(tmp_path, cli, run_folder):
-    model = run_folder.parent / "model.safetensors"
+    model = run_folder.parent / "model.onnx"
     arguments = ["--data", run_folder.parent / "data.npz", "--dt-us", 1000, "-o", tmp_path / "c", "--threads", 2]
     result = cli("calibrate", model, *arguments, "--json").json
     assert json.loads((tmp_path / "c" / "calibration.json").read_text()) == result
@@ -105,7 +105,5 @@ def test_sweep(tmp_path, cli, run_folder):
     ]
     assert json.loads((tmp_path / "sweep" / "sweep.json").read_text()) == result
     assert len((tmp_path / "sweep" / "sweep.csv").read_text().splitlines()) == 5
-    again = cli(
-        "sweep", run_folder.parent / "model.onnx", "--config", tmp_path / "sweep" / "sweep.yaml", "--json"
-    )
+    again = cli("sweep", run_folder.parent / "model.onnx", "--config", tmp_path / "sweep" / "sweep.yaml", "--json")
     assert again.json == result

@@ -7,11 +7,13 @@ from hypothesis import strategies as st
 
 from neurodeploy.graph.graph import Edge, Graph
 from neurodeploy.graph.nodes import (
+    LI,
     Add,
     Array,
     AvgPool2d,
     BatchNorm2d,
     Concat,
+    Conv1d,
     Conv2d,
     Flatten,
     Input,
@@ -19,8 +21,10 @@ from neurodeploy.graph.nodes import (
     Neuron,
     Node,
     Output,
+    Scale,
     Shape,
     SumPool2d,
+    Threshold,
 )
 
 Draw = Any
@@ -56,19 +60,28 @@ class Drawn:
         self.shapes[name] = node.output_shape(name, [self.shapes[source] for source in sources])
         return name
 
+    def membrane(self, shape: Shape) -> dict[str, Any]:
+        """What LI and Neuron share. Factors are powers of 2."""
+        fields: dict[str, Any] = {"initial_v": self.pick(None, self.parameter(shape, -16, 16))}
+        if not self.integer:
+            powers = (np.float32(1), np.float32(0.5), (0.5 ** self.rng.integers(0, 3, shape)).astype(np.float32))
+            fields |= {"decay": self.pick(*powers), "input_gain": self.pick(*powers)}
+            fields["v_leak"] = self.pick(None, None, self.parameter(shape, -8, 8))
+        return fields
+
     def neuron(self, source: str) -> str:
         shape = self.shapes[source]
-        powers = (np.float32(1), np.float32(0.5), (0.5 ** self.rng.integers(0, 3, shape)).astype(np.float32))
-        factors = {} if self.integer else {"decay": self.pick(*powers), "input_gain": self.pick(*powers)}
         bounded = self.integer or self.draw(st.booleans())
+        reset = self.pick("subtract", "zero", "none", "value")
         node = Neuron(
             self.parameter(shape, 8, 40),
             self.parameter(shape, -64, -1) if bounded else None,
-            reset=self.pick("subtract", "zero", "none"),
+            reset=reset,
+            v_reset=self.parameter(shape, -8, 4) if reset == "value" else None,
             spikes=self.pick("multi", "single", 3),
             v_min_position=self.pick("after_reset", "before_threshold"),
-            initial_v=self.pick(None, self.parameter(shape, -16, 16)),
-            **factors,
+            compare=self.pick(">=", ">"),
+            **self.membrane(shape),
         )
         return self.add(node, source)
 
@@ -80,13 +93,18 @@ class Drawn:
         if len(shape) == 1:
             return self.add(Linear(self.weights(out, *shape), bias), source)
         channels, groups = shape[0], self.pick(1, shape[0])
-        kernel = (self.pick(1, 2, 3), self.pick(1, 2))
+        if len(shape) == 2:
+            weight = self.weights(out * groups, channels // groups, 2)
+            bias = None if bias is None else np.tile(bias, groups)
+            return self.add(Conv1d(weight, bias, self.pick(1, 2), 1, self.pick(1, 2), groups), source)
+        height, dilation = self.pick((1, 1), (2, 1), (2, 2), (3, 1), (3, 2)) if shape[1] > 2 else (1, 1)
+        width, padding = self.pick((1, 0), (1, 1), (2, 1))
         conv = Conv2d(
-            self.weights(out * groups, channels // groups, *kernel),
+            self.weights(out * groups, channels // groups, height, width),
             None if bias is None else np.tile(bias, groups),
             (self.pick(1, 2), self.pick(1, 2)),
-            (1, self.pick(0, 1)),
-            (self.pick(1, 2), 1),
+            (1, padding),
+            (dilation, 1),
             groups,
         )
         return self.add(conv, source)
@@ -94,17 +112,26 @@ class Drawn:
     def layer(self, source: str) -> str:
         """One more layer behind ``source``, with neurons where it has weights."""
         is_map = len(self.shapes[source]) == 3 and min(self.shapes[source][1:]) >= 2
-        match self.pick("weights", "weights", "pool", "flatten", "norm"):
+        shape = self.shapes[source]
+        match self.pick(
+            "weights", "weights", "pool", "flatten", *([] if self.integer else ["norm", "scale", "threshold", "li"])
+        ):
             case "pool" if is_map:
                 kind = SumPool2d if self.integer else self.pick(SumPool2d, AvgPool2d)
                 padding = self.pick((0, 0), (1, 1))
                 return self.add(kind((2, 2), (2, self.pick(1, 2)), padding), source)
             case "flatten" if is_map:
                 return self.add(Flatten(), source)
-            case "norm" if is_map and not self.integer:
-                channels = self.shapes[source][0]
-                arrays = [self.weights(channels) for _ in range(3)]
-                return self.add(BatchNorm2d(arrays[0], np.ones(channels, np.float32), *arrays[1:]), source)
+            case "norm" if is_map:
+                arrays = [self.weights(shape[0]) for _ in range(3)]
+                variance = self.rng.choice([1 / 16, 1, 4], shape[0]).astype(np.float32)
+                return self.add(BatchNorm2d(arrays[0], variance, *arrays[1:], 0.0), source)
+            case "scale":
+                return self.add(Scale(self.parameter(shape, -16, 16)), source)
+            case "threshold":
+                return self.add(Threshold(self.parameter(shape, 0, 16), self.pick(">=", ">")), source)
+            case "li":
+                return self.add(Threshold(np.float32(1)), self.add(LI(**self.membrane(shape)), source))
         return self.neuron(self.weighted(source))
 
     def block(self, source: str) -> str:
@@ -120,16 +147,10 @@ class Drawn:
 def random_graphs(draw: Draw, *, integer: bool = False) -> Graph:
     """A float or an integer network of up to four blocks, one or two outputs."""
     build = Drawn(draw, integer)
-    shape = build.pick((4,), (2, 5, 6))
-    name = build.add(Input(shape))
+    name = build.add(Input(build.pick((4,), (2, 5, 6)) if integer else build.pick((4,), (2, 9), (2, 5, 6))))
     for _ in range(draw(st.integers(1, 4))):
         name = build.block(name)
     if integer:
         name = build.neuron(build.weighted(name))
     build.add(Output(), name)
-    edges = (
-        draw(st.permutations(build.edges))
-        if not any(isinstance(n, Add | Concat) for n in build.nodes.values())
-        else build.edges
-    )
-    return Graph(build.nodes, tuple(edges), ("note: ü",))
+    return Graph(build.nodes, tuple(build.edges), ("note: ü",))
