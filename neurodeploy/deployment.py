@@ -14,7 +14,7 @@ from neurodeploy.emulate.workload import Workload, WorkloadMeter, check_energies
 from neurodeploy.errors import ConfigError, EmulationError, ProgramError
 from neurodeploy.events.array import EVENT_DTYPE, EventArray
 from neurodeploy.files import read_json, write_json, write_text
-from neurodeploy.graph.file import load_graph, save_graph
+from neurodeploy.graph.file import graph_hash, load_graph, save_graph
 from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.load import load
 from neurodeploy.mapping.placement import CoreChoice, Split
@@ -207,7 +207,8 @@ class Deployment:
         """
         folder = Path(folder)
         save_graph(self.graph, folder / GRAPH_FILE)
-        self.quantized.save(folder)
+        provenance = {"target": self.target, "graph_sha256": graph_hash(self.graph)}
+        self.quantized.save(folder, annotations=self._cores(), provenance=provenance)
         write_json(folder / MAPPING_FILE, self.mapping)
         write_program(folder / PROGRAM_FILE, self.program)
         if self.own_chip:
@@ -215,7 +216,23 @@ class Deployment:
 
             text = yaml.safe_dump(self.own_chip.chip.model_dump(mode="json"), sort_keys=False, width=120)
             write_text(folder / TARGET_FILE, text)
-        write_json(folder / DEPLOYMENT_FILE, _hashes(folder, own_chip=self.own_chip is not None))
+        write_json(folder / DEPLOYMENT_FILE, self.hashes(folder))
+
+    def hashes(self, folder: Path) -> dict[str, str]:
+        """File -> SHA-256: of its bytes; of the graph in it for graphs, whose files carry annotations too."""
+        names = [REPORT_FILE, MAPPING_FILE, PROGRAM_FILE, *([TARGET_FILE] if self.own_chip else [])]
+        return {
+            GRAPH_FILE: graph_hash(self.graph),
+            INTEGERS_FILE: graph_hash(self.quantized.graph),
+            **{name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names},
+        }
+
+    def _cores(self) -> dict[str, dict[str, str]]:
+        """Weight node -> what the metadata of its operators says of its place; a split layer has several cores."""
+        cores: dict[str, list[str]] = {}
+        for layer in self.mapping["layers"]:
+            cores.setdefault(layer["part_of"] or layer["name"], []).append(str(layer["core"]))
+        return {name: {"neurodeploy.core": ",".join(numbers)} for name, numbers in cores.items()}
 
 
 def compile(
@@ -314,7 +331,7 @@ def open(folder: str | Path) -> Deployment:
         target if target.file else None,
     )
     stated = read_json(folder / DEPLOYMENT_FILE)
-    for name, found in _hashes(folder, own_chip=deployment.own_chip is not None).items():
+    for name, found in deployment.hashes(folder).items():
         if stated.get(name) != found:
             raise ProgramError(
                 f"{folder / name}: is not what was written with {PROGRAM_FILE}: its hash is not the one in "
@@ -323,8 +340,3 @@ def open(folder: str | Path) -> Deployment:
                 code="mixed-folder",
             )
     return deployment
-
-
-def _hashes(folder: Path, *, own_chip: bool) -> dict[str, str]:
-    names = [GRAPH_FILE, INTEGERS_FILE, REPORT_FILE, MAPPING_FILE, PROGRAM_FILE, *([TARGET_FILE] if own_chip else [])]
-    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}

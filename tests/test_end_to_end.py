@@ -1,9 +1,11 @@
 """The whole way through the public API, on real networks, real recordings and counts measured on a real chip."""
 
 import gzip
+import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -13,6 +15,7 @@ from neurodeploy.errors import ConfigError, EmulationError, ProgramError, Valida
 from neurodeploy.events.array import make_events
 from neurodeploy.events.dataset import EventDataset, load_npz
 from neurodeploy.events.encode import rate_encode
+from neurodeploy.graph.file import graph_hash
 from tests.shared_data import MEASURED_ON_CHIP, SHARED, needs_shared
 
 REFERENCE = SHARED / "speck-reference"
@@ -120,6 +123,13 @@ def test_a_deployment_survives_the_disk(tmp_path: Path) -> None:
     assert len(first.spikes) > 0
     assert first.stats == second.stats
     assert after.notes == before.notes
+    model = onnx.load(tmp_path / "quantized.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    annotations = {node.name: {entry.key: entry.value for entry in node.metadata_props} for node in model.graph.node}
+    cores = {name: annotations[name]["neurodeploy.core"] for name in before.layers}
+    assert cores == {name: str(core.core) for name, core in before.layers.items()}
+    origin = json.loads({entry.key: entry.value for entry in model.metadata_props}["neurodeploy.provenance"])
+    assert (origin["target"], origin["graph_sha256"]) == ("speck2f", graph_hash(before.graph))
     again = tmp_path / "again"
     after.save(again)
     for path in sorted(tmp_path.glob("*.*")):

@@ -65,9 +65,24 @@ class Quantized:
             "notes": list(self.notes),
         }
 
-    def save(self, folder: str | Path) -> None:
-        """Write ``quantized.onnx`` and ``quantize.json`` into ``folder``."""
-        save_graph(self.graph, Path(folder) / GRAPH_FILE)
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        annotations: Mapping[str, Mapping[str, str]] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write ``quantized.onnx`` and ``quantize.json`` into ``folder``; ``annotations`` as for ``save_graph``.
+
+        The widths, the passes and the scale of each layer are part of the file's provenance.
+        """
+        origin = {
+            **asdict(self.spec),
+            "passes": [step.__name__ for step in PASSES],
+            "scales": {name: float(layer.scale) for name, layer in self.layers.items()},
+            **(provenance or {}),
+        }
+        save_graph(self.graph, Path(folder) / GRAPH_FILE, annotations=annotations, provenance=origin)
         write_json(Path(folder) / REPORT_FILE, self.report())
 
 
