@@ -13,10 +13,10 @@ from neurodeploy.graph.file import save_graph
 
 @pytest.fixture
 def run_folder(tmp_path, cli, small_graph, recordings):
-    save_graph(small_graph, tmp_path / "model.safetensors")
+    save_graph(small_graph, tmp_path / "model.onnx")
     save_npz(tmp_path / "data.npz", recordings)
     write_events(tmp_path / "one.npz", recordings[0][0], sensor_size=(2, 12, 12))
-    assert cli("compile", tmp_path / "model.safetensors", "-o", tmp_path / "run").code == 0
+    assert cli("compile", tmp_path / "model.onnx", "-o", tmp_path / "run").code == 0
     return tmp_path / "run"
 
 
