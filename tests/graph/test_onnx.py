@@ -15,7 +15,7 @@ from neurodeploy.graph.nodes import Conv2d, Flatten, Input, Linear, Neuron, Node
 from neurodeploy.graph.onnx_writer import to_onnx
 from neurodeploy.quantize import quantize
 from tests.graph.onnx_runs import evaluate, run, with_spikes
-from tests.graph.random_graphs import random_graphs
+from tests.graph.onnx_graphs import random_graphs
 from tests.graph.stepwise import Stepwise
 
 torch = pytest.importorskip("torch")
