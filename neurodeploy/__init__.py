@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from neurodeploy.nn.accelerate import accelerate
     from neurodeploy.validation.calibrate import calibrate
     from neurodeploy.validation.divergence import first_divergence
+    from neurodeploy.validation.guards import activity_guards
     from neurodeploy.validation.recorded import compare_with_chip
     from neurodeploy.validation.robustness import monte_carlo, order_robustness
     from neurodeploy.validation.sweep import sweep
@@ -27,6 +28,7 @@ _HOME = {
     "Deployment": "neurodeploy.deployment",
     "Validation": "neurodeploy.validation.validate",
     "accelerate": "neurodeploy.nn.accelerate",
+    "activity_guards": "neurodeploy.validation.guards",
     "calibrate": "neurodeploy.validation.calibrate",
     "compare_with_chip": "neurodeploy.validation.recorded",
     "compile": "neurodeploy.deployment",
@@ -45,6 +47,7 @@ __all__ = [
     "Deployment",
     "Validation",
     "accelerate",
+    "activity_guards",
     "calibrate",
     "compare_with_chip",
     "compile",

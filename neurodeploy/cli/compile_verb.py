@@ -6,11 +6,14 @@ from typing import Any
 from pydantic import Field
 
 from neurodeploy.cli.model_options import ChipOptions, Steps, chip_settings, say_notes, say_quantization
-from neurodeploy.cli.output import say, table
+from neurodeploy.cli.output import progress, say, table
+from neurodeploy.cli.recordings import labelled_recordings
 from neurodeploy.cli.verb import verb, write_resolved
-from neurodeploy.deployment import PROGRAM_FILE, compile
+from neurodeploy.deployment import PROGRAM_FILE, Deployment, compile
 from neurodeploy.errors import ConfigError
 from neurodeploy.mapping.placement import CoreChoice, Split
+from neurodeploy.quantize.guards import Guard
+from neurodeploy.validation.guards import activity_guards
 
 LAYER2CORE_HELP = "'auto'; core numbers in network order: 0,3,5; or the cores of some layers: conv1=0,conv3=5."
 
@@ -21,6 +24,14 @@ class CompileOptions(ChipOptions):
     layer2core_map: str = Field("auto", description=LAYER2CORE_HELP)
     split: Split = Field("auto", description="split a layer over several cores where there is no placement otherwise.")
     monitor_layers: tuple[str, ...] = Field((), description="a layer whose spikes the host sees; may be repeated.")
+    check_on: Path | None = Field(
+        None, description="recordings (.npz) to run on the emulator: warns of layers that are silent or saturated."
+    )
+    samples: int | None = Field(None, gt=0, description="use only the first so many of these recordings.")
+    threads: int = Field(1, gt=0, description="threads of the emulator.")
+    slow_clock_hz: float | None = Field(
+        None, gt=0, description="ticks per second of the slow clock, for networks with biases."
+    )
     out: Path = Field(Path("build"), description="folder to write to.", json_schema_extra={"short": "-o"})
 
 
@@ -49,14 +60,32 @@ def command(options: CompileOptions) -> dict[str, Any]:
     say_quantization(deployment.quantized.layers)
     say_mapping(deployment.mapping)
     say_notes(deployment.notes)
+    guards = _guards(options, deployment)
+    for guard in guards:
+        say(f"warning: {guard}")
     say(f"wrote {options.out / PROGRAM_FILE}")
     return {
         "target": deployment.target,
         "program": str(options.out / PROGRAM_FILE),
         "layer2core_map": {layer["name"]: layer["core"] for layer in deployment.mapping["layers"]},
         "notes": list(deployment.notes),
+        "guards": [guard.to_dict() for guard in guards],
         "steps": steps.done,
     }
+
+
+def _guards(options: CompileOptions, deployment: Deployment) -> list[Guard]:
+    if options.check_on is None:
+        return activity_guards(deployment)
+    dataset = labelled_recordings(options.check_on, deployment.graph, options.samples)
+    with progress("checking activity") as advance:
+        return activity_guards(
+            deployment,
+            dataset,
+            threads=options.threads,
+            slow_clock_hz=options.slow_clock_hz,
+            progress=advance,
+        )
 
 
 def core_choice(text: str) -> CoreChoice:
