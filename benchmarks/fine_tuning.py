@@ -28,7 +28,7 @@ from neurodeploy import files
 from neurodeploy.events import save_npz, simulate_digit_events
 from neurodeploy.train import TEMPLATES, TrainResult, load_config, train
 
-CALIBRATION_RECORDINGS = 200
+CALIBRATION_RECORDINGS = 100
 COLUMNS = {
     "float": "float, time-stepped",
     "quantized": "quantized",
@@ -182,10 +182,10 @@ def main() -> None:
     """Run all seeds and write the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--bits", type=int, nargs="+", default=[4, 3, 2])
-    parser.add_argument("--n-train", type=int, default=2000)
-    parser.add_argument("--n-test", type=int, default=1000)
-    parser.add_argument("--epochs", type=int, default=5, help="epochs in float")
+    parser.add_argument("--bits", type=int, nargs="+", default=[3, 2])
+    parser.add_argument("--n-train", type=int, default=1500)
+    parser.add_argument("--n-test", type=int, default=500)
+    parser.add_argument("--epochs", type=int, default=4, help="epochs in float")
     parser.add_argument("--fine-epochs", type=int, default=2, help="further epochs")
     parser.add_argument("--lr", type=float, default=0.002, help="learning rate of the further epochs")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results", help="folder of the report")
