@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from types import MappingProxyType
 
 from neurodeploy.errors import GraphError
+from neurodeploy.graph.fidelity import Fidelity
 from neurodeploy.graph.nodes import Feedback, Input, Node, Output, Shape
 
 Edge = tuple[str, str]
@@ -19,6 +21,7 @@ class Graph:
             wait for its input: it gives what it received in the step before.
         edges: (source, destination) pairs; the order of the edges into one node is the order of its inputs.
         notes: what an importer or pass had to assume or drop, in words; shown by the CLI and in the report.
+        fidelity: what an importer made of each node of the file, as data; passes keep it.
         shapes: name -> shape the node produces, inferred.
 
     Raises:
@@ -29,10 +32,20 @@ class Graph:
     nodes: Mapping[str, Node]
     edges: tuple[Edge, ...]
     notes: tuple[str, ...] = field(default=(), compare=False)
+    fidelity: tuple[Fidelity, ...] = field(default=(), compare=False, repr=False)
     shapes: Mapping[str, Shape] = field(init=False, compare=False, repr=False)
+    _before: Mapping[str, tuple[str, ...]] = field(init=False, compare=False, repr=False)
+    _after: Mapping[str, tuple[str, ...]] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         order = _topological_order(self.nodes, self.edges)
+        before: dict[str, list[str]] = {name: [] for name in order}
+        after: dict[str, list[str]] = {name: [] for name in order}
+        for source, destination in self.edges:
+            before[destination].append(source)
+            after[source].append(destination)
+        object.__setattr__(self, "_before", {name: tuple(names) for name, names in before.items()})
+        object.__setattr__(self, "_after", {name: tuple(names) for name, names in after.items()})
         object.__setattr__(self, "nodes", MappingProxyType({name: self.nodes[name] for name in order}))
         object.__setattr__(self, "edges", tuple(self.edges))
         shapes: dict[str, Shape] = {}
@@ -62,11 +75,11 @@ class Graph:
 
     def predecessors(self, name: str) -> tuple[str, ...]:
         """Names of the nodes that feed ``name``, in edge order."""
-        return tuple(source for source, destination in self.edges if destination == name)
+        return self._before.get(name, ())
 
     def successors(self, name: str) -> tuple[str, ...]:
         """Names of the nodes that ``name`` feeds, in edge order."""
-        return tuple(destination for source, destination in self.edges if source == name)
+        return self._after.get(name, ())
 
     def input_shape(self) -> Shape:
         """Shape of the only Input.
@@ -85,14 +98,14 @@ class Graph:
 
     def with_nodes(self, changed: Mapping[str, Node], *, notes: Iterable[str] = ()) -> "Graph":
         """The same graph with some nodes replaced (same names, same edges) and notes added."""
-        return Graph({**self.nodes, **changed}, self.edges, (*self.notes, *notes))
+        return Graph({**self.nodes, **changed}, self.edges, (*self.notes, *notes), self.fidelity)
 
     def without(self, name: str, *, notes: Iterable[str] = ()) -> "Graph":
         """The same graph without ``name``: its only predecessor is connected to its successors."""
         (source,) = self.predecessors(name)
         edges = tuple((source if a == name else a, b) for a, b in self.edges if b != name)
         nodes = {key: node for key, node in self.nodes.items() if key != name}
-        return Graph(nodes, edges, (*self.notes, *notes))
+        return Graph(nodes, edges, (*self.notes, *notes), self.fidelity)
 
 
 #: A pass is a named function; ``compile -v`` prints its ``__name__`` and the first line of its docstring.
@@ -109,15 +122,24 @@ def _topological_order(nodes: Mapping[str, Node], edges: Iterable[Edge]) -> list
                     remedy=f"the nodes are: {', '.join(nodes)}.",
                     code="edge",
                 )
-    edges = [edge for edge in edges if not isinstance(nodes[edge[1]], Feedback)]
-    waiting = {name: sum(destination == name for _, destination in edges) for name in nodes}
+    position = {name: number for number, name in enumerate(nodes)}
+    waiting = dict.fromkeys(nodes, 0)
+    after: dict[str, list[str]] = {name: [] for name in nodes}
+    for source, destination in edges:
+        if not isinstance(nodes[destination], Feedback):
+            waiting[destination] += 1
+            after[source].append(destination)
+    ready = [position[name] for name, count in waiting.items() if count == 0]
+    names = list(nodes)
     order: list[str] = []
-    while ready := next((name for name, count in waiting.items() if count == 0), None):
-        order.append(ready)
-        del waiting[ready]
-        for source, destination in edges:
-            if source == ready:
-                waiting[destination] -= 1
+    while ready:
+        name = names[heappop(ready)]
+        order.append(name)
+        del waiting[name]
+        for destination in after[name]:
+            waiting[destination] -= 1
+            if waiting[destination] == 0:
+                heappush(ready, position[destination])
     if waiting:
         raise GraphError(
             f"the graph has a cycle through: {', '.join(waiting)}.",

@@ -18,6 +18,11 @@ from neurodeploy.errors import GraphError
 #: The fields of one stored node by name: arrays, numbers, strings, or nested dictionaries.
 Fields = dict[str, Any]
 
+#: Bytes that a file may declare, what an entry counts whatever its size, and how deep groups may be nested.
+_LARGEST = 4 << 30
+_ENTRY_BYTES = 1 << 10
+_DEEPEST = 32
+
 
 @dataclass(frozen=True)
 class NirFile:
@@ -27,11 +32,13 @@ class NirFile:
         version: the NIR version that wrote it.
         nodes: name -> fields; ``fields["type"]`` is the kind.
         edges: (source, destination) pairs. Both are in natural order (``"2"`` before ``"10"``), whatever the file's.
+        metadata: of the graph itself.
     """
 
     version: str
     nodes: dict[str, Fields]
     edges: tuple[tuple[str, str], ...]
+    metadata: Fields
 
 
 def read_nir_file(path: Path) -> NirFile:
@@ -40,13 +47,10 @@ def read_nir_file(path: Path) -> NirFile:
     Raises:
         GraphError: the file is missing, not HDF5, truncated, or does not hold a NIR graph.
     """
-    import h5py
-
     if not path.is_file():
         raise GraphError(f"{path}: no such file.", remedy="check the path.", code="missing-file")
     try:
-        with h5py.File(path, "r") as file:
-            content = _content(file)
+        content = _stored(path)
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as error:
         raise GraphError(
             f"{path}: not a readable NIR file: {error}.",
@@ -64,7 +68,13 @@ def read_nir_file(path: Path) -> NirFile:
     order = {name: position for position, name in enumerate(sorted(nodes, key=natural))}
     last = len(order)
     edges = sorted(set(edges), key=lambda edge: (order.get(edge[0], last), order.get(edge[1], last)))
-    return NirFile(str(content.get("version", "unknown")), {name: nodes[name] for name in order}, tuple(edges))
+    metadata = root.get("metadata")
+    return NirFile(
+        str(content.get("version", "unknown")),
+        {name: nodes[name] for name in order},
+        tuple(edges),
+        metadata if isinstance(metadata, dict) else {},
+    )
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
@@ -72,15 +82,73 @@ def natural(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name) if part]
 
 
-def _content(item: Any) -> Any:
-    if hasattr(item, "items"):
-        return {str(key): _content(value) for key, value in item.items()}
-    value = item[()]
-    return value.decode("utf8") if isinstance(value, bytes) else value
+def _stored(path: Path) -> Any:
+    """The file as nested dictionaries. All reading of HDF5 happens here, and what comes out is plain data."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return _content(file, _Budget(_LARGEST))
+
+
+class _Budget:
+    """Bytes that may still be read: what a file declares is checked before it is allocated."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def spend(self, name: str, size: int) -> None:
+        self.left -= size
+        if self.left < 0:
+            raise ValueError(f"{name} declares so much data that the file exceeds {_LARGEST >> 30} GiB")
+
+
+def _content(group: Any, budget: _Budget, depth: int = 0) -> Any:
+    """A group's members by name; only data that lies in this file, as a tree."""
+    import h5py
+
+    if depth > _DEEPEST:
+        raise ValueError(f"groups are nested deeper than {_DEEPEST}, or in a circle")
+    members: dict[str, Any] = {}
+    for key in group:
+        link = group.get(key, getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            raise ValueError(f"{group.name}/{key} is a link to another place or file")
+        item = group[key]
+        budget.spend(item.name, _ENTRY_BYTES)
+        if isinstance(item, h5py.Group):
+            members[str(key)] = _content(item, budget, depth + 1)
+            continue
+        if not isinstance(item, h5py.Dataset) or item.is_virtual or item.external:
+            raise ValueError(f"{item.name} does not hold its data in this file")
+        budget.spend(item.name, int(item.nbytes))
+        value = item[()]
+        members[str(key)] = value.decode("utf8") if isinstance(value, bytes) else value
+    return members
 
 
 def _text(value: Any) -> str:
     return value.decode("utf8") if isinstance(value, bytes) else str(value)
+
+
+def _joined(prefix: str, key: str) -> str:
+    """The name of a node of a nested graph; some writers put the graph's name in front themselves."""
+    return key if key.startswith(prefix) else prefix + key
+
+
+def _end(path: Path, prefix: str, names: dict[str, str], stored: Any) -> str:
+    """The node that the end of an edge names, with or without the name of the nested graph in front."""
+    key = _text(stored)
+    if key in names:
+        return names[key]
+    full = _joined(prefix, key)
+    if full in names.values():
+        return full
+    graph = f"the nested graph {prefix[:-1]}" if prefix else "the graph"
+    raise GraphError(
+        f"{path}: an edge names {key}, which is no node of {graph}.",
+        remedy=f"the nodes are: {', '.join(names)}; write the file again with nir.write.",
+        code="edge",
+    )
 
 
 def _flatten(path: Path, prefix: str, root: Fields) -> tuple[dict[str, Fields], list[tuple[str, str]]]:
@@ -93,9 +161,10 @@ def _flatten(path: Path, prefix: str, root: Fields) -> tuple[dict[str, Fields], 
             remedy="write the file again with nir.write.",
             code="malformed-file",
         )
-    edges = [(prefix + _text(a), prefix + _text(b)) for a, b in stored.reshape(-1, 2)]
+    names = {key: _joined(prefix, key) for key in root["nodes"]}
+    edges = [(_end(path, prefix, names, a), _end(path, prefix, names, b)) for a, b in stored.reshape(-1, 2)]
     for key, fields in root["nodes"].items():
-        name = prefix + key
+        name = names[key]
         if not isinstance(fields, dict) or "type" not in fields:
             raise GraphError(
                 f"{path}: node {name} has no type.",
@@ -124,6 +193,12 @@ def _flatten(path: Path, prefix: str, root: Fields) -> tuple[dict[str, Fields], 
             ends[kind] = found[0]
         edges = [(ends["Output"] if a == name else a, ends["Input"] if b == name else b) for a, b in edges]
         edges += inner_edges
+        if twice := sorted(nodes.keys() & inner_nodes.keys()):
+            raise GraphError(
+                f"{path}: {twice[0]} is the name of two nodes once the nested graph {name} is dissolved.",
+                remedy="rename one of them.",
+                code="nested-graph",
+            )
         nodes.update(inner_nodes)
         for end in ends.values():
             before = [a for a, b in edges if b == end]

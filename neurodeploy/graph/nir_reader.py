@@ -1,316 +1,296 @@
-"""NIR files into the graph: every node is taken exactly, taken with a note, or refused by name."""
+"""NIR files into the graph: every node is exact, assumed, approximated within a bound, or refused by name."""
 
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
 from neurodeploy.errors import GraphError
+from neurodeploy.graph.fidelity import Fidelity, Remark, as_notes
 from neurodeploy.graph.graph import Edge, Graph
-from neurodeploy.graph.nir_file import Fields, read_nir_file
-from neurodeploy.graph.nodes import (
-    Add,
-    Array,
-    AvgPool2d,
-    Conv2d,
-    Flatten,
-    Input,
-    Linear,
-    Neuron,
-    Node,
-    Output,
-    Pair,
-    Shape,
-    SumPool2d,
-)
-from neurodeploy.graph.padding import named_padding
+from neurodeploy.graph.integration import Scheme
+from neurodeploy.graph.nir_file import Fields, NirFile, read_nir_file
+from neurodeploy.graph.nir_layers import LAYER_KINDS, Choices, read_layer, write_layer
+from neurodeploy.graph.nir_loops import with_feedback, with_sums
+from neurodeploy.graph.nir_metadata import fingerprint, restored, unpack
+from neurodeploy.graph.nir_neurons import LEAKY_KINDS, NEURON_KINDS, SYNAPSE, Cell, read_cell, write_cell
+from neurodeploy.graph.nir_stored import StoredNode
+from neurodeploy.graph.nir_time import recover_dt_us
+from neurodeploy.graph.nodes import Add, BatchNorm2d, Compare, Concat, Feedback, Membrane, Node
 from neurodeploy.neuron import Reset
 
-#: How a continuous-time LIF becomes one factor per step, with ``decay``, ``input_gain``:
-#: ``euler``: ``1 - dt/tau``, ``r dt/tau``; ``zoh``: ``exp(-dt/tau)``, ``r (1 - exp(-dt/tau))``;
-#: ``exp_delta``: ``exp(-dt/tau)``, ``r dt/tau`` (the input of a step arrives as one pulse: sinabs, rockpool).
-LifScheme = Literal["euler", "zoh", "exp_delta"]
-
-_REFUSED = {
-    "CubaLIF": "a current-based neuron has a synaptic filter, which the graph has no node for; train with IF neurons",
-    "CubaLI": "a current-based integrator has a synaptic filter and does not spike; end the network with IF neurons",
-    "LI": "a leaky integrator does not spike; end the network with IF neurons and count spikes",
-    "I": "an integrator does not spike; end the network with IF neurons and count spikes",
-    "Threshold": "a threshold without a potential is not a neuron; use IF",
-    "Scale": "multiply the scale into the weights of the next layer before exporting",
-    "Delay": "delays cannot be represented; train without them",
-    "Conv1d": "use Conv2d with a kernel of height 1",
-}
+#: Fields of a neuron that follow from the time step: a time step given by the caller replaces them.
+_TIMED = ("decay", "input_gain", "scheme", "dt_us", "tau", "r")
 
 
 def read_nir(
     path: str | Path,
     *,
     reset: Reset | None = None,
+    compare: Compare | None = None,
     dt_us: float | None = None,
-    scheme: LifScheme | None = None,
+    scheme: Scheme | None = None,
 ) -> Graph:
-    """Read a NIR file (format of nir >= 1.0.8; files of 0.1 and 0.2 too).
+    """Read a NIR file (format of nir >= 1.0.8; files of 0.1 and 0.2 too); all node kinds.
 
-    Node names are the file's. A node with several incoming edges receives their sum, as NIR defines; an explicit Add
-    is inserted. What NIR cannot say is decided here and noted: the reset is ``"subtract"`` where the file stores no
-    ``v_reset`` (the convention of sinabs) and ``"zero"`` where it stores ``v_reset = 0``; a spike is fired at
-    ``v >= threshold`` where NIR's equations say ``>``; there is no lower bound of the potential.
+    Node names are the file's; nested graphs are dissolved, their names joined by a dot. A node with several incoming
+    edges receives their sum, as NIR defines: an explicit Add. A loop takes one time step, directly behind its neuron:
+    an explicit Feedback. A current-based neuron is an LI ``<name>.synapse`` and its membrane.
+
+    What NIR does not say is decided here and reported: the reset is ``"subtract"`` where the file stores no ``v_reset``
+    (the convention of sinabs) and ``"zero"`` where it stores ``v_reset = 0``; a spike is fired at ``v >= threshold``
+    where NIR's equations say ``>``; there is no lower bound of the potential. Metadata written by ``save_nir`` says
+    these things and is followed.
 
     Args:
         path: the file.
         reset: what a spike does to the potential, for every neuron, whatever the file says.
-        dt_us: time step in microseconds; needed by LIF nodes only, whose ``tau`` is in seconds.
-        scheme: discretisation of LIF nodes, see ``LifScheme``; needed by LIF nodes only.
+        compare: ``">"`` for NIR's own comparison, for every neuron.
+        dt_us: time step in microseconds, needed where neurons leak or a delay is not 0: NIR is in continuous time.
+            None: from the metadata, or recovered where ``r = tau / dt`` holds for two time constants or more.
+        scheme: discretisation of neurons that leak, see ``integration.py``; with a recovered time step ``"euler"``,
+            because that is the scheme whose gain ``r dt / tau`` is then 1.
+
+    Returns:
+        The graph. ``graph.fidelity`` says what became of each node of the file; ``graph.notes`` says it in words.
 
     Raises:
-        GraphError: the file is missing or malformed, or holds something the graph cannot express exactly.
+        GraphError: the file is missing or malformed, or holds something the graph cannot express.
     """
-    path = Path(path)
-    for option, value, allowed in (("reset", reset, get_args(Reset)), ("scheme", scheme, get_args(LifScheme))):
-        if value is not None and value not in allowed:
-            raise GraphError(
-                f"{option} is {value!r}; the choices are: {', '.join(allowed)}.",
-                remedy=f"choose one of them, or leave {option} out.",
-                code="option",
-            )
-    if dt_us is not None and not dt_us > 0:
-        raise GraphError(f"dt_us is {dt_us}; it must be positive.", remedy="give the time step.", code="option")
-    reader = _Reader(path, reset, dt_us, scheme)
+    return _Reader(Path(path), Choices(reset, compare, scheme, dt_us)).graph()
+
+
+def check_nir(
+    path: str | Path,
+    *,
+    reset: Reset | None = None,
+    compare: Compare | None = None,
+    dt_us: float | None = None,
+    scheme: Scheme | None = None,
+) -> tuple[Fidelity, ...]:
+    """What ``read_nir`` would make of each node of the file, refusals included: the first does not end the check.
+
+    Raises:
+        GraphError: the file is missing or malformed as a whole, or an option is.
+    """
+    reader = _Reader(Path(path), Choices(reset, compare, scheme, dt_us), keep_going=True)
     try:
-        return reader.graph()
+        return reader.graph().fidelity
     except GraphError as error:
-        if error.message.startswith(str(path)):
+        if not reader.report:
             raise
-        raise GraphError(f"{path}: {error.message}", remedy=error.remedy, code=error.code) from error
-    except (TypeError, ValueError) as error:
-        raise GraphError(
-            f"{path}: a stored value has the wrong form: {error}.",
-            remedy="write the file again with nir.write of nir >= 1.0.8.",
-            code="malformed-file",
-        ) from error
+        whole = () if reader.refused else (Fidelity("", "NIRGraph", (Remark("refused", str(error)),)),)
+        return (*reader.report, *whole)
 
 
 class _Reader:
-    """One reading of one file; collects the notes."""
+    """One reading of one file; collects the report."""
 
-    def __init__(self, path: Path, reset: Reset | None, dt_us: float | None, scheme: LifScheme | None) -> None:
+    def __init__(self, path: Path, choices: Choices, *, keep_going: bool = False) -> None:
         self.path = path
-        self.reset = reset
-        self.dt_us = dt_us
-        self.scheme = scheme
-        self.remarks: dict[str, list[str]] = {}
-        self.readers: dict[str, Callable[[str, Fields], Node]] = {
-            "Input": self._input,
-            "Output": lambda _name, _fields: Output(),
-            "Conv2d": self._conv2d,
-            "Affine": self._linear,
-            "Linear": self._linear,
-            "IF": self._if,
-            "LIF": self._lif,
-            "SumPool2d": lambda name, fields: SumPool2d(*self._window(name, fields)),
-            "AvgPool2d": lambda name, fields: AvgPool2d(*self._window(name, fields)),
-            "Flatten": self._flatten,
-        }
+        self.given = choices
+        self.keep_going = keep_going
+        self.report: list[Fidelity] = []
+        self.refused = False
+        for option, value, allowed in (
+            ("reset", choices.reset, get_args(Reset)),
+            ("compare", choices.compare, get_args(Compare)),
+            ("scheme", choices.scheme, get_args(Scheme)),
+        ):
+            if value is not None and value not in allowed:
+                raise GraphError(
+                    f"{option} is {value!r}; the choices are: {', '.join(allowed)}.",
+                    remedy=f"choose one of them, or leave {option} out.",
+                    code="option",
+                )
+        dt_us = choices.dt_us
+        if dt_us is not None and not (dt_us > 0 and np.isfinite(dt_us)):
+            raise GraphError(f"dt_us is {dt_us}; it must be positive.", remedy="give the time step.", code="option")
 
     def graph(self) -> Graph:
         file = read_nir_file(self.path)
+        try:
+            return self._graph(file)
+        except GraphError as error:
+            if error.message.startswith(str(self.path)):
+                raise
+            raise GraphError(f"{self.path}: {error.message}", remedy=error.remedy, code=error.code) from error
+        except (TypeError, ValueError, OverflowError) as error:
+            raise GraphError(
+                f"{self.path}: a stored value has the wrong form: {error}.",
+                remedy="write the file again with nir.write of nir >= 1.0.8.",
+                code="malformed-file",
+            ) from error
+
+    def _graph(self, file: NirFile) -> Graph:
+        self.recovered, self.hint = recover_dt_us(file.nodes)
+        built: dict[str, Node] = {}
+        inner: list[Edge] = []
+        first: GraphError | None = None
+        for name, fields in file.nodes.items():
+            stored = StoredNode(name, fields)
+            try:
+                nodes = self._nodes(stored)
+            except GraphError as error:
+                if not self.keep_going:
+                    raise
+                first = first or error
+                self.refused = True
+                stored.remark("refused", f"{error.message} {error.remedy}")
+                nodes = {}
+            self.report.append(Fidelity(name, stored.kind, tuple(stored.remarks)))
+            if clash := next((key for key in nodes if key in built or (key != name and key in file.nodes)), None):
+                raise GraphError(f"two nodes are called {clash}.", remedy="rename one of them.", code="malformed-file")
+            built.update(nodes)
+            if len(nodes) == 2:
+                inner.append((name + SYNAPSE, name))
+        if first is not None:
+            raise first
+        graph = self._stated(file, built) or self._inferred(file, built, inner)
+        for name, node in graph.nodes.items():
+            if isinstance(node, Feedback):
+                self._add_loop(graph.predecessors(name)[0])
+        for name, fields in file.nodes.items():
+            shape = StoredNode(name, fields).shape("shape")
+            if fields["type"] == "Output" and shape is not None and shape != graph.shapes[name]:
+                self._add(name, Remark("exact", f"the file states another output shape than {graph.shapes[name]}"))
+        return Graph(graph.nodes, graph.edges, as_notes(self.report), tuple(self.report))
+
+    def _add(self, name: str, remark: Remark) -> None:
+        self.report = [
+            replace(entry, remarks=(*entry.remarks, remark)) if entry.node == name else entry for entry in self.report
+        ]
+
+    def _add_loop(self, source: str) -> None:
+        text = "in a loop: its output goes round with one time step of delay, which continuous time does not have"
+        self._add(source.removesuffix(".sum"), Remark("approximated", text, 1.0, "time step of delay"))
+
+    def _inferred(self, file: NirFile, built: dict[str, Node], inner: list[Edge]) -> Graph:
+        """The graph that the file's own edges say."""
+        entries = {name: name + SYNAPSE for _, name in inner}
+        edges = [(a, entries.get(b, b)) for a, b in file.edges] + inner
+        nodes, edges = with_sums(built, edges)
+        nodes, edges = with_feedback(nodes, edges)
+        return Graph(nodes, tuple(edges))
+
+    def _stated(self, file: NirFile, built: dict[str, Node]) -> Graph | None:
+        """The graph that the metadata states, if it belongs to these nodes and edges."""
+        if (unpacked := unpack(file.metadata)) is None:
+            return None
+        entry, _ = unpacked
+        if entry.get("fingerprint") != fingerprint(file.nodes, file.edges):
+            self._add(
+                next(iter(file.nodes)), Remark("assumed", "the graph was changed since its metadata: that is left out")
+            )
+            return None
         nodes: dict[str, Node] = {}
-        for name, fields in file.nodes.items():
-            kind = str(fields["type"])
-            if kind not in self.readers:
-                raise self._error(
-                    name,
-                    f"NIR nodes of type {kind} are not supported.",
-                    _REFUSED.get(kind, f"the supported types are: {', '.join(self.readers)}") + ".",
-                    "unsupported-node",
-                )
-            nodes[name] = self.readers[kind](name, fields)
-        nodes, edges = _with_sums(nodes, file.edges)
-        graph = Graph(nodes, edges)
-        for name, fields in file.nodes.items():
-            if fields["type"] == "Output":
-                stated = _shape(fields.get("shape"))
-                if stated is not None and stated != graph.shapes[name]:
-                    self._remark(f"the file states another shape for the output than {graph.shapes[name]}", name)
-        return Graph(nodes, edges, tuple(f"{text}: {', '.join(names)}." for text, names in self.remarks.items()))
+        for name, kind, source, shape in entry["nodes"]:
+            if kind in ("Add", "Concat"):
+                nodes[name] = Add() if kind == "Add" else Concat()
+            elif kind == "Feedback":
+                nodes[name] = Feedback(tuple(shape))
+            elif source in built and built[source].kind == kind:
+                nodes[name] = built[source]
+            else:
+                return None
+        return Graph(nodes, tuple((a, b) for a, b in entry["edges"]))
 
-    def _error(self, name: str, rule: str, remedy: str, code: str) -> GraphError:
-        return GraphError(f"{self.path}: node {name}: {rule}", remedy=remedy, code=code)
-
-    def _remark(self, text: str, name: str) -> None:
-        self.remarks.setdefault(text, []).append(name)
-
-    def _field(self, name: str, fields: Fields, key: str) -> Any:
-        if key not in fields:
-            raise self._error(
-                name,
-                f"the field {key} of its type {fields['type']} is missing.",
-                "write the file again with nir.write of nir >= 1.0.8.",
-                "malformed-file",
-            )
-        return fields[key]
-
-    def _array(self, name: str, fields: Fields, key: str, ndim: int | None = None) -> Array:
-        """A float32 array of finite numbers."""
-        value = np.asarray(self._field(name, fields, key))
-        if value.dtype.kind not in "fiub" or (ndim is not None and value.ndim != ndim):
-            raise self._error(
-                name,
-                f"{key} has shape {value.shape} and type {value.dtype}"
-                + (f"; it must have {ndim} axes of numbers." if ndim is not None else "; it must hold numbers."),
-                "write the file again with nir.write.",
-                "malformed-file",
-            )
-        if not np.isfinite(value).all():
-            raise self._error(name, f"{key} holds values that are not finite.", "train again.", "not-finite")
-        rounded = value.astype(np.float32)
-        if not np.array_equal(rounded.astype(value.dtype), value):
-            self._remark("values rounded to float32", f"{name}.{key}")
-        return rounded
-
-    def _per_neuron(self, name: str, fields: Fields, key: str) -> Array:
-        """Like ``_array``; one value for the layer where all are equal."""
-        value = self._array(name, fields, key)
-        if value.size == 0:
-            raise self._error(name, f"{key} is empty.", "write the file again with nir.write.", "malformed-file")
-        first = value.reshape(-1)[0]
-        return np.array(first) if (value == first).all() else value
-
-    def _pair(self, name: str, fields: Fields, key: str) -> Pair:
-        value = np.asarray(self._field(name, fields, key))
-        if value.dtype.kind not in "iu" or value.shape not in ((), (1,), (2,)):
-            raise self._error(
-                name,
-                f"{key} is {fields[key]!r}; it must be one or two whole numbers.",
-                "write the file again with nir.write.",
-                "malformed-file",
-            )
-        y, x = np.broadcast_to(value, 2)
-        return int(y), int(x)
-
-    def _bias(self, name: str, fields: Fields) -> Array | None:
-        bias = self._array(name, fields, "bias", 1)
-        if bias.any():
-            return bias
-        self._remark("an all-zero bias is left out", name)
-        return None
-
-    def _input(self, name: str, fields: Fields) -> Node:
-        shape = _shape(self._field(name, fields, "shape"))
-        if shape is None or len(shape) not in (1, 3) or min(shape) < 1:
-            raise self._error(
-                name,
-                f"the input shape is {fields['shape']!r}; it must be (C, H, W) or (N,), of one sample and time step.",
-                "export the network without batch and time axes.",
-                "input-shape",
-            )
-        return Input(shape)
-
-    def _conv2d(self, name: str, fields: Fields) -> Node:
-        weight = self._array(name, fields, "weight", 4)
-        stride, dilation = self._pair(name, fields, "stride"), self._pair(name, fields, "dilation")
-        if isinstance(fields.get("padding"), str):
-            padding = named_padding(f"node {name}", fields["padding"], weight.shape[2:], stride, dilation)
+    def _nodes(self, stored: StoredNode) -> dict[str, Node]:
+        """The nodes of a stored one by name: one, or a synapse and a membrane."""
+        entry, arrays = unpack(stored.fields.get("metadata")) or ({}, {})
+        if isinstance(entry.get("dtypes"), dict):
+            stored.dtypes = {key: str(value) for key, value in entry["dtypes"].items()}
+        choices = self._choices(stored, entry)
+        cell = read_cell(stored, choices)
+        nodes: dict[str, Node] = {}
+        if cell is not None:
+            if cell.synapse is not None:
+                nodes[stored.name + SYNAPSE] = cell.synapse
+            nodes[stored.name] = cell.membrane
+        elif (layer := read_layer(stored, choices)) is not None:
+            nodes[stored.name] = layer
         else:
-            padding = self._pair(name, fields, "padding")
-        groups = int(self._field(name, fields, "groups"))
-        return Conv2d(weight, self._bias(name, fields), stride, padding, dilation, groups)
-
-    def _linear(self, name: str, fields: Fields) -> Node:
-        weight = self._array(name, fields, "weight", 2)
-        return Linear(weight, self._bias(name, fields) if fields["type"] == "Affine" else None)
-
-    def _window(self, name: str, fields: Fields) -> tuple[Pair, Pair, Pair]:
-        return (
-            self._pair(name, fields, "kernel_size"),
-            self._pair(name, fields, "stride"),
-            self._pair(name, fields, "padding"),
-        )
-
-    def _flatten(self, name: str, fields: Fields) -> Node:
-        start, end = int(fields.get("start_dim", 1)), int(fields.get("end_dim", -1))
-        if start not in (0, 1) or end not in (-1, 2, 3):
-            raise self._error(
-                name,
-                f"it flattens axes {start} to {end}; only a whole map can be flattened.",
-                "flatten with start_dim=0, end_dim=-1.",
-                "flatten",
+            raise stored.error(
+                f"NIR nodes of type {stored.kind} are not supported.",
+                f"the supported types are: {', '.join((*LAYER_KINDS, *NEURON_KINDS))}.",
+                "unsupported-node",
             )
-        if start == 1:
-            self._remark("start_dim 1 is read as counting a batch axis: the whole map is flattened", name)
-        return Flatten()
+        return self._completed(stored, nodes, entry, arrays, choices) if entry else nodes
 
-    def _reset(self, name: str, fields: Fields) -> Reset:
-        if "v_reset" in fields:
-            v_reset = self._array(name, fields, "v_reset")
-            if v_reset.any() and self.reset is None:
-                raise self._error(
-                    name,
-                    "v_reset is not 0; neurons can be reset to 0 or by subtraction.",
-                    "shift potentials so that the reset is 0, or pass reset='zero' or reset='subtract'.",
-                    "v-reset",
-                )
-        if self.reset is not None:
-            self._remark(f"reset {self.reset!r} as given by the caller", name)
-            return self.reset
-        if "v_reset" in fields:
-            self._remark("reset 'zero' because the file states v_reset = 0; give reset='subtract' if it was soft", name)
-            return "zero"
-        self._remark("reset 'subtract' because the file states no v_reset (sinabs' convention)", name)
-        return "subtract"
-
-    def _if(self, name: str, fields: Fields) -> Node:
-        gain = self._per_neuron(name, fields, "r")
-        if np.any(gain != 1):
-            self._remark("r is taken as a factor on the input of each step", name)
-        self._remark("a spike is fired at v >= threshold (NIR's equations say >)", name)
-        return Neuron(self._per_neuron(name, fields, "v_threshold"), input_gain=gain, reset=self._reset(name, fields))
-
-    def _lif(self, name: str, fields: Fields) -> Node:
-        if self.dt_us is None or self.scheme is None:
-            raise self._error(
-                name,
-                "a LIF is defined in continuous time; the time step and the discretisation decide what it computes.",
-                f"give dt_us and scheme (one of {', '.join(get_args(LifScheme))}), or train with IF neurons.",
+    def _choices(self, stored: StoredNode, entry: dict[str, Any]) -> Choices:
+        """The caller's choices; where they leave the time open, the metadata's or what the parameters imply."""
+        given = self.given
+        if stored.kind not in (*LEAKY_KINDS, "Delay"):
+            return given
+        time = entry.get("time")
+        if isinstance(time, dict) and given.dt_us is None and given.scheme is None:
+            return replace(given, dt_us=time.get("dt_us"), scheme=time.get("scheme"))
+        if given.dt_us is None and self.recovered is not None:
+            if stored.kind in LEAKY_KINDS:
+                stored.remark("assumed", f"dt {self.recovered:g} us recovered from r = tau / dt")
+            return replace(given, dt_us=self.recovered, scheme=given.scheme or "euler")
+        if given.dt_us is None and self.hint is not None and stored.kind in LEAKY_KINDS:
+            raise stored.error(
+                f"a {stored.kind} is defined in continuous time, and the file does not state the time step.",
+                f"give dt_us and scheme; if the writer stored r = tau / dt, they are dt_us={self.hint:g} and "
+                "scheme='euler'.",
                 "lif-needs-dt",
             )
-        if self._array(name, fields, "v_leak").any():
-            raise self._error(name, "v_leak is not 0.", "shift potentials so that the leak goes to 0.", "v-leak")
-        tau_s = self._per_neuron(name, fields, "tau").astype(np.float64)
-        r = self._per_neuron(name, fields, "r").astype(np.float64)
-        if (tau_s <= 0).any():
-            raise self._error(name, "tau must be positive.", "check the exported time constants.", "tau")
-        ratio = self.dt_us * 1e-6 / tau_s
-        if self.scheme == "euler" and (ratio > 1).any():
-            raise self._error(name, "dt is longer than tau: Euler's decay is negative.", "give a smaller dt_us.", "tau")
-        decay = 1 - ratio if self.scheme == "euler" else np.exp(-ratio)
-        gain = r * (-np.expm1(-ratio) if self.scheme == "zoh" else ratio)
-        self._remark(f"LIF discretised with scheme {self.scheme!r} and dt {self.dt_us:g} us", name)
-        self._remark("a spike is fired at v >= threshold (NIR's equations say >)", name)
-        return Neuron(
-            self._per_neuron(name, fields, "v_threshold"),
-            decay=np.asarray(decay, np.float32),
-            input_gain=np.asarray(gain, np.float32),
-            reset=self._reset(name, fields),
-        )
+        return given
+
+    def _completed(
+        self, stored: StoredNode, nodes: dict[str, Node], entry: dict[str, Any], arrays: dict[str, Any], used: Choices
+    ) -> dict[str, Node]:
+        """The nodes with what the metadata says beyond NIR, unless the stored fields contradict it."""
+        changes: dict[str, Any] = {**arrays, **(entry["fields"] if isinstance(entry.get("fields"), dict) else {})}
+        if self.given.reset is not None:
+            changes = {key: value for key, value in changes.items() if key not in ("reset", "v_reset")}
+        if self.given.compare is not None:
+            changes.pop("compare", None)
+        if self.given.dt_us is not None or self.given.scheme is not None:
+            changes = {key: value for key, value in changes.items() if key.split(".")[-1] not in _TIMED}
+        try:
+            if entry.get("kind") == BatchNorm2d.kind:
+                completed: dict[str, Node] = {stored.name: BatchNorm2d(**changes)}
+            else:
+                completed = {}
+                for name, node in nodes.items():
+                    prefix = "synapse." if name.endswith(SYNAPSE) and name != stored.name else ""
+                    own = {
+                        key.removeprefix(prefix): value
+                        for key, value in changes.items()
+                        if (key.startswith("synapse.") if prefix else "." not in key)
+                    }
+                    completed[name] = replace(node, **restored(node, own))
+            said = self.given.reset is not None or _same(stored, self._written(stored, completed, used))
+        except (GraphError, TypeError, ValueError, AttributeError):
+            said = False
+        if not said:
+            stored.remark("assumed", "the node was changed since its metadata: that is left out")
+            return nodes
+        told = sorted({key for key in changes if key.split(".")[-1] not in _TIMED})
+        stored.remarks = [remark for remark in stored.remarks if remark.status not in ("assumed", "exact")]
+        if told:
+            stored.remark("assumed", f"{', '.join(told)} as the metadata says")
+        return completed
+
+    def _written(self, stored: StoredNode, nodes: dict[str, Node], used: Choices) -> Fields | None:
+        """What ``save_nir`` would store for these nodes."""
+        node = nodes[stored.name]
+        if isinstance(node, Membrane):
+            shape = np.shape(stored.stored("r"))
+            return write_cell(stored.name, Cell(node, nodes.get(stored.name + SYNAPSE)), shape, used)  # type: ignore[arg-type]
+        arrays = [np.shape(stored.fields[key]) for key in ("scale", "threshold", "delay") if stored.has(key)]
+        maps = {"Conv2d": (1, 1, 1), "Conv1d": (1, 1)}.get(stored.kind, (1,))
+        return write_layer(stored.name, node, maps, arrays[0] if arrays else (1,), used.dt_us)
 
 
-def _shape(value: Any) -> Shape | None:
-    """A stored shape: an array, or in some files a dictionary with one array."""
-    if isinstance(value, dict):
-        value = next(iter(value.values())) if len(value) == 1 else None
-    if value is None or np.asarray(value).dtype.kind not in "iu":
-        return None
-    return tuple(int(size) for size in np.ravel(value))
+#: Stored fields that follow from the shapes around a node.
+_FROM_SHAPES = ("shape", "input_shape", "input_type", "metadata")
 
 
-def _with_sums(nodes: dict[str, Node], edges: tuple[Edge, ...]) -> tuple[dict[str, Node], tuple[Edge, ...]]:
-    """An Add before every node with several incoming edges."""
-    for name in list(nodes):
-        if sum(b == name for _, b in edges) > 1:
-            total = f"{name}.sum"
-            nodes[total] = Add()
-            edges = (*((a, total if b == name else b) for a, b in edges), (total, name))
-    return nodes, edges
+def _same(stored: StoredNode, fields: Fields | None) -> bool:
+    ours = {key: value for key, value in (fields or {}).items() if key not in _FROM_SHAPES}
+    theirs = {key: value for key, value in stored.fields.items() if key not in _FROM_SHAPES}
+    return ours.keys() == theirs.keys() and all(np.array_equal(ours[key], theirs[key]) for key in ours)
