@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from neurodeploy import nn
     from neurodeploy.deployment import Deployment, compile, open
     from neurodeploy.graph.load import load
+    from neurodeploy.graph.nir_reader import check_nir
+    from neurodeploy.graph.save import save, to_nir
+    from neurodeploy.graph.simulate import simulate
     from neurodeploy.graph.torch_reader import trace
     from neurodeploy.nn.accelerate import accelerate
     from neurodeploy.validation.calibrate import calibrate
@@ -30,6 +33,7 @@ _HOME = {
     "accelerate": "neurodeploy.nn.accelerate",
     "activity_guards": "neurodeploy.validation.guards",
     "calibrate": "neurodeploy.validation.calibrate",
+    "check_nir": "neurodeploy.graph.nir_reader",
     "compare_with_chip": "neurodeploy.validation.recorded",
     "compile": "neurodeploy.deployment",
     "first_divergence": "neurodeploy.validation.divergence",
@@ -38,7 +42,10 @@ _HOME = {
     "monte_carlo": "neurodeploy.validation.robustness",
     "open": "neurodeploy.deployment",
     "order_robustness": "neurodeploy.validation.robustness",
+    "save": "neurodeploy.graph.save",
+    "simulate": "neurodeploy.graph.simulate",
     "sweep": "neurodeploy.validation.sweep",
+    "to_nir": "neurodeploy.graph.save",
     "trace": "neurodeploy.graph.torch_reader",
     "validate": "neurodeploy.validation.validate",
 }
@@ -49,6 +56,7 @@ __all__ = [
     "accelerate",
     "activity_guards",
     "calibrate",
+    "check_nir",
     "compare_with_chip",
     "compile",
     "first_divergence",
@@ -58,7 +66,10 @@ __all__ = [
     "nn",
     "open",
     "order_robustness",
+    "save",
+    "simulate",
     "sweep",
+    "to_nir",
     "trace",
     "validate",
 ]

@@ -31,7 +31,7 @@ from neurodeploy.graph.nodes import (
     Threshold,
 )
 from neurodeploy.graph.padding import named_padding
-from neurodeploy.neuron import Reset
+from neurodeploy.neuron import Reset, Spikes
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Choices:
 
     reset: Reset | None = None
     compare: Compare | None = None
+    spikes: Spikes | None = None
     scheme: Scheme | None = None
     dt_us: float | None = None
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from neurodeploy.errors import GraphError
 from neurodeploy.graph.graph import Edge
-from neurodeploy.graph.nodes import Add, Feedback, Membrane, Node, Shape
+from neurodeploy.graph.nodes import Add, Feedback, Input, Membrane, Node, Shape
 
 
 def with_sums(nodes: dict[str, Node], edges: Sequence[Edge]) -> tuple[dict[str, Node], list[Edge]]:
@@ -65,7 +65,8 @@ def _breaks(nodes: Mapping[str, Node], edges: Sequence[Edge]) -> set[Edge]:
             before[destination].append(source)  # a Feedback: cut already
     found: set[Edge] = set()
     done: set[str] = set()
-    for start in nodes:
+    # From the inputs: a loop is then closed by the edge that comes back to where it is entered.
+    for start in sorted(nodes, key=lambda name: not isinstance(nodes[name], Input)):
         path: list[str] = []
         place: dict[str, int] = {}
         stack: list[tuple[str, int]] = [] if start in done else [(start, 0)]

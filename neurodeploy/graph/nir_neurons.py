@@ -14,6 +14,7 @@ from neurodeploy.graph.nir_file import Fields
 from neurodeploy.graph.nir_layers import Choices, read_compare
 from neurodeploy.graph.nir_stored import StoredNode
 from neurodeploy.graph.nodes import LI, Array, Membrane, Neuron, Shape
+from neurodeploy.neuron import Spikes
 
 SYNAPSE = ".synapse"
 
@@ -64,8 +65,18 @@ def read_cell(stored: StoredNode, choices: Choices) -> Cell | None:
 
 
 def _spiking(stored: StoredNode, choices: Choices) -> dict[str, Any]:
-    threshold = stored.per_neuron("v_threshold")
-    return {"threshold": threshold, "compare": read_compare(stored, choices), **_reset(stored, choices)}
+    fields = {"threshold": stored.per_neuron("v_threshold"), "compare": read_compare(stored, choices)}
+    return {**fields, "spikes": _spikes(stored, choices), **_reset(stored, choices)}
+
+
+def _spikes(stored: StoredNode, choices: Choices) -> Spikes:
+    if choices.spikes is not None:
+        stored.remark("assumed", f"spikes {choices.spikes!r} as given by the caller")
+        return choices.spikes
+    if stored.kind == "IF":
+        stored.remark("assumed", "a step fires as many spikes as its input is worth (NIR's equations know no steps)")
+        return "multi"
+    return "single"
 
 
 def _reset(stored: StoredNode, choices: Choices) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from neurodeploy.graph.nir_neurons import LEAKY_KINDS, NEURON_KINDS, SYNAPSE, Ce
 from neurodeploy.graph.nir_stored import StoredNode
 from neurodeploy.graph.nir_time import recover_dt_us
 from neurodeploy.graph.nodes import Add, BatchNorm2d, Compare, Concat, Feedback, Membrane, Node
-from neurodeploy.neuron import Reset
+from neurodeploy.neuron import Reset, Spikes
 
 #: Fields of a neuron that follow from the time step: a time step given by the caller replaces them.
 _TIMED = ("decay", "input_gain", "scheme", "dt_us", "tau", "r")
@@ -29,6 +29,7 @@ def read_nir(
     *,
     reset: Reset | None = None,
     compare: Compare | None = None,
+    spikes: Spikes | None = None,
     dt_us: float | None = None,
     scheme: Scheme | None = None,
 ) -> Graph:
@@ -47,6 +48,8 @@ def read_nir(
         path: the file.
         reset: what a spike does to the potential, for every neuron, whatever the file says.
         compare: ``">"`` for NIR's own comparison, for every neuron.
+        spikes: how many spikes one step can have, for every neuron; None: ``"multi"`` for IF, which integrates the
+            events of a step (sinabs' convention), ``"single"`` for the others, as NIR's equations say.
         dt_us: time step in microseconds, needed where neurons leak or a delay is not 0: NIR is in continuous time.
             None: from the metadata, or recovered where ``r = tau / dt`` holds for two time constants or more.
         scheme: discretisation of neurons that leak, see ``integration.py``; with a recovered time step ``"euler"``,
@@ -58,7 +61,7 @@ def read_nir(
     Raises:
         GraphError: the file is missing or malformed, or holds something the graph cannot express.
     """
-    return _Reader(Path(path), Choices(reset, compare, scheme, dt_us)).graph()
+    return _Reader(Path(path), Choices(reset, compare, spikes, scheme, dt_us)).graph()
 
 
 def check_nir(
@@ -66,6 +69,7 @@ def check_nir(
     *,
     reset: Reset | None = None,
     compare: Compare | None = None,
+    spikes: Spikes | None = None,
     dt_us: float | None = None,
     scheme: Scheme | None = None,
 ) -> tuple[Fidelity, ...]:
@@ -74,7 +78,7 @@ def check_nir(
     Raises:
         GraphError: the file is missing or malformed as a whole, or an option is.
     """
-    reader = _Reader(Path(path), Choices(reset, compare, scheme, dt_us), keep_going=True)
+    reader = _Reader(Path(path), Choices(reset, compare, spikes, scheme, dt_us), keep_going=True)
     try:
         return reader.graph().fidelity
     except GraphError as error:
@@ -104,6 +108,11 @@ class _Reader:
                     remedy=f"choose one of them, or leave {option} out.",
                     code="option",
                 )
+        spikes = choices.spikes
+        if spikes is not None and (spikes not in ("multi", "single") and not (isinstance(spikes, int) and spikes > 0)):
+            raise GraphError(
+                f"spikes is {spikes!r}.", remedy="choose 'multi', 'single' or a whole number.", code="option"
+            )
         dt_us = choices.dt_us
         if dt_us is not None and not (dt_us > 0 and np.isfinite(dt_us)):
             raise GraphError(f"dt_us is {dt_us}; it must be positive.", remedy="give the time step.", code="option")
@@ -248,6 +257,8 @@ class _Reader:
             changes = {key: value for key, value in changes.items() if key not in ("reset", "v_reset")}
         if self.given.compare is not None:
             changes.pop("compare", None)
+        if self.given.spikes is not None:
+            changes.pop("spikes", None)
         if self.given.dt_us is not None or self.given.scheme is not None:
             changes = {key: value for key, value in changes.items() if key.split(".")[-1] not in _TIMED}
         try:

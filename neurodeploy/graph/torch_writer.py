@@ -6,12 +6,13 @@ import torch.nn.functional as F
 
 from neurodeploy.errors import GraphError
 from neurodeploy.graph.graph import Graph
+from neurodeploy.graph.loops import units
 from neurodeploy.graph.nodes import (
     Add,
-    Array,
     AvgPool2d,
     BatchNorm2d,
     Concat,
+    Conv1d,
     Conv2d,
     Feedback,
     Flatten,
@@ -20,13 +21,19 @@ from neurodeploy.graph.nodes import (
     Neuron,
     Node,
     Output,
+    Scale,
     SumPool2d,
+    Threshold,
 )
-from neurodeploy.nn import SpikingLayer
+from neurodeploy.graph.torch_state import Stateful, stateful, tensor
 
 #: Sums below this are exact. The integers of the types reach four times as far; the margin keeps the quotient of
 #: potential and threshold, whose whole part is the number of spikes, from being rounded up to a whole number.
 _EXACT = {torch.float32: 2.0**22, torch.float64: 2.0**51}
+
+
+#: Kinds whose integer arithmetic is proven to be exact.
+_INTEGER = (Add, Concat, Conv2d, Flatten, Input, Linear, Neuron, Output, SumPool2d)
 
 
 def to_torch(graph: Graph, dtype: torch.dtype | None = None) -> "GraphModule":
@@ -38,7 +45,8 @@ def to_torch(graph: Graph, dtype: torch.dtype | None = None) -> "GraphModule":
             occur are proven to be exact in it, else float64, so that the results are those of integer arithmetic.
 
     Raises:
-        GraphError: the graph has several inputs or outputs, or a lower bound per neuron.
+        GraphError: the graph has several inputs or outputs, or integer weights beside nodes or loops whose integer
+            arithmetic is not proven exact (``dtype`` given: they run in that type).
     """
     return GraphModule(graph, dtype)
 
@@ -64,22 +72,26 @@ class GraphModule(torch.nn.Module):
         self.dtype = dtype
         self.input_shape = graph.input_shape()
         self.integer = any(
-            isinstance(node, Conv2d | Linear) and node.weight.dtype.kind == "i" for node in graph.nodes.values()
+            isinstance(node, Conv1d | Conv2d | Linear) and node.weight.dtype.kind == "i"
+            for node in graph.nodes.values()
         )
-        for name, node in graph.nodes.items():
-            if isinstance(node, Feedback):
-                raise GraphError(
-                    f"{name}: recurrent graphs cannot be run.", remedy="remove the loop.", code="unsupported-node"
-                )
+        self._units = units(graph)
         self._keys = {name: f"node{position}" for position, name in enumerate(graph.nodes)}
         for name, node in graph.nodes.items():
-            if isinstance(node, Neuron):
-                self.add_module(self._keys[name], _Neurons(name, node))
-            else:
-                for field in ("weight", "bias", "mean", "variance", "scale", "shift"):
-                    value = getattr(node, field, None)
-                    if value is not None:
-                        self.register_buffer(f"{self._keys[name]}_{field}", _tensor(value), persistent=False)
+            if self.integer and dtype is None and not isinstance(node, _INTEGER):
+                raise GraphError(
+                    f"{name}: a {node.kind} in an integer network is not proven to be exact.",
+                    remedy="give dtype=torch.float64.",
+                    code="inexact",
+                )
+            module = None if isinstance(node, Feedback) else stateful(name, node)
+            if module is not None:
+                self.add_module(self._keys[name], module)
+                continue
+            for field in ("weight", "bias", "mean", "variance", "scale", "shift", "threshold"):
+                value = getattr(node, field, None)
+                if value is not None:
+                    self.register_buffer(f"{self._keys[name]}_{field}", tensor(value), persistent=False)
 
     @torch.no_grad()
     def forward(self, raster: torch.Tensor) -> torch.Tensor:
@@ -140,39 +152,80 @@ class GraphModule(torch.nn.Module):
         values: dict[str, torch.Tensor] = {}
         waiting = {name: len(self.graph.successors(name)) for name in self.graph.nodes}
         with torch.backends.nnpack.flags(enabled=not self.integer):  # its convolutions round
-            for name, node in self.graph.nodes.items():
-                sources = self.graph.predecessors(name)
-                inputs = [values[source] for source in sources]
-                if (
-                    check
-                    and isinstance(node, Conv2d | Linear)
-                    and not sums_are_exact(self.graph, name, inputs[0], raster.shape[1])
-                ):
-                    return None
-                values[name] = raster if isinstance(node, Input) else self._compute(name, node, inputs)
-                for source in sources:
+            for unit in self._units:
+                if len(unit) > 1:
+                    values.update(self._run_loop(unit, values, raster))
+                else:
+                    name = unit[0]
+                    node, inputs = self.graph.nodes[name], [values[source] for source in self.graph.predecessors(name)]
+                    if (
+                        check
+                        and isinstance(node, Conv2d | Linear)
+                        and not sums_are_exact(self.graph, name, inputs[0], raster.shape[1])
+                    ):
+                        return None
+                    values[name] = raster if isinstance(node, Input) else self._compute(name, node, inputs)
+                for source in (source for name in unit for source in self.graph.predecessors(name)):
                     waiting[source] -= 1
                     if waiting[source] == 0 and not isinstance(self.graph.nodes[source], Neuron):
                         del values[source]
         return values
 
-    def _compute(self, name: str, node: Node, inputs: list[torch.Tensor]) -> torch.Tensor:
+    def _run_loop(
+        self, unit: list[str], values: dict[str, torch.Tensor], raster: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """The values of the nodes of a loop, step by step; a Feedback gives what it received in the step before."""
+        batch, steps = raster.shape[:2]
+        states: dict[str, torch.Tensor] = {}
+        before = {
+            name: raster.new_zeros(batch, 1, *node.shape)
+            for name in unit
+            if isinstance(node := self.graph.nodes[name], Feedback)
+        }
+        recorded = {name: raster.new_empty(batch, steps, *self.graph.shapes[name]) for name in unit}
+        for t in range(steps):
+            now = dict(before)
+            for name in unit:
+                if name not in before:
+                    inputs = [
+                        now[source] if source in recorded else values[source][:, t : t + 1]
+                        for source in self.graph.predecessors(name)
+                    ]
+                    now[name] = self._compute(name, self.graph.nodes[name], inputs, states)
+                recorded[name][:, t : t + 1] = now[name]
+            before = {name: now[self.graph.predecessors(name)[0]] for name in before}
+        return recorded
+
+    def _compute(
+        self, name: str, node: Node, inputs: list[torch.Tensor], states: dict[str, torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """The node's output for the steps of its inputs; ``states`` carries states from call to call."""
         x = inputs[0]
-        if isinstance(node, Neuron):
-            neurons = self.get_submodule(self._keys[name])
-            spikes: torch.Tensor = neurons(x)
-            return spikes
+        if self._keys[name] in self._modules:
+            module: Stateful = self.get_submodule(self._keys[name])  # type: ignore[assignment]
+            output, state = module.run(x, None if states is None else states.get(name))
+            if states is not None:
+                states[name] = state
+            return output
         if isinstance(node, Output):
             return x
         if isinstance(node, Add):
             return torch.stack(inputs).sum(0)
         if isinstance(node, Concat):
             return torch.cat(inputs, 2)
+        if isinstance(node, Scale):
+            return self._own(name, "scale", x) * x
+        if isinstance(node, Threshold):
+            threshold = self._own(name, "threshold", x)
+            return (x >= threshold if node.compare == ">=" else x > threshold).to(x)
         folded = x.flatten(0, 1)
         match node:
             case Conv2d():
                 weight, bias = self._own(name, "weight", x), self._bias(name, x)
                 result = F.conv2d(folded, weight, bias, node.stride, node.padding, node.dilation, node.groups)
+            case Conv1d():
+                weight, bias = self._own(name, "weight", x), self._bias(name, x)
+                result = F.conv1d(folded, weight, bias, node.stride, node.padding, node.dilation, node.groups)
             case Linear():
                 result = F.linear(folded, self._own(name, "weight", x), self._bias(name, x))
             case BatchNorm2d():
@@ -217,60 +270,10 @@ def sums_are_exact(graph: Graph, name: str, x: torch.Tensor, n_time_steps: int) 
     reached = 0.0
     for neuron in (graph.nodes[after] for after in graph.successors(name)):
         if isinstance(neuron, Neuron):
-            limits = (neuron.threshold, neuron.v_min, neuron.initial_v)
+            limits = (neuron.threshold, neuron.v_min, neuron.initial_v, neuron.v_reset)
             start = max(float(np.abs(limit.astype(np.float64)).max()) for limit in limits if limit is not None)
             below = neuron.reset == "zero" or (neuron.reset == "subtract" and neuron.spikes == "multi")
             # With a lower bound, and a reset that always ends below the threshold, sums do not add up over time.
             steps = 1 if below and neuron.v_min is not None else n_time_steps
             reached = max(reached, start + per_step * steps)
     return max(reached, per_step) < _EXACT[x.dtype]
-
-
-class _Neurons(SpikingLayer):
-    """A Neuron node as a layer."""
-
-    def __init__(self, name: str, node: Neuron) -> None:
-        if node.v_min is not None and np.unique(node.v_min).size != 1:
-            raise GraphError(
-                f"{name}: v_min differs from neuron to neuron.", remedy="use one v_min for the layer.", code="v-min"
-            )
-        if node.reset == "value" or node.compare != ">=" or node.v_leak is not None:
-            raise GraphError(
-                f"{name}: reset {node.reset!r}, compare {node.compare!r} or v_leak cannot be run.",
-                remedy="use reset 'subtract', 'zero' or 'none', compare '>=' and no v_leak.",
-                code="unsupported-node",
-            )
-        super().__init__(
-            threshold=_tensor(node.threshold),
-            v_min=None if node.v_min is None else float(np.ravel(node.v_min)[0]),
-            v_min_position=node.v_min_position,
-            reset=node.reset,
-            spikes=node.spikes,
-        )
-        self.register_buffer("_decay", _tensor(node.decay), persistent=False)
-        self.register_buffer("_input_gain", _tensor(node.input_gain), persistent=False)
-        self.register_buffer(
-            "_initial_v", None if node.initial_v is None else _tensor(node.initial_v), persistent=False
-        )
-
-    @property
-    def decay(self) -> torch.Tensor:
-        """The node's."""
-        return self.get_buffer("_decay")
-
-    @property
-    def input_gain(self) -> torch.Tensor:
-        """The node's."""
-        return self.get_buffer("_input_gain")
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        """Spikes of all steps, from the node's initial potential."""
-        initial = self._buffers["_initial_v"]
-        state = None if initial is None else initial.to(x).expand(x.shape[0], *x.shape[2:])
-        spikes = super().forward(x, state)
-        return spikes if isinstance(spikes, torch.Tensor) else spikes[0]
-
-
-def _tensor(value: Array) -> torch.Tensor:
-    """A float32 tensor: exact for the integers of at most 16 bits that graphs hold."""
-    return torch.from_numpy(np.array(value, np.float32))

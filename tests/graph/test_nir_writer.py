@@ -1,6 +1,4 @@
 import nir
-import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,7 +7,7 @@ from neurodeploy.graph.nir_writer import save_nir
 from tests.graph.random_graphs import random_graph
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 8), st.sampled_from(["euler", "zoh", "exp_delta"]))
 def test_random_graphs_survive(tmp_path_factory, seed, layers, scheme):
     graph = random_graph(seed, layers)

@@ -1,4 +1,3 @@
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -6,12 +5,29 @@ import pytest
 
 from neurodeploy.errors import GraphError
 from neurodeploy.graph.graph import Graph
-from neurodeploy.graph.nodes import Add, BatchNorm2d, Conv2d, Flatten, Input, Linear, Neuron, Node, Output
+from neurodeploy.graph.nodes import (
+    LI,
+    Add,
+    BatchNorm2d,
+    Conv1d,
+    Conv2d,
+    Delay,
+    Feedback,
+    Flatten,
+    Input,
+    Linear,
+    Neuron,
+    Node,
+    Output,
+    Scale,
+    Threshold,
+)
+from neurodeploy.graph.simulate import simulate
 from neurodeploy.quantize import quantize
 from tests.sinabs_oracle import needs_sinabs
 
 torch = pytest.importorskip("torch")
-nn = torch.nn
+nn, F = torch.nn, torch.nn.functional
 from neurodeploy import nn as ndnn  # noqa: E402
 from neurodeploy.graph.torch_reader import trace  # noqa: E402
 from neurodeploy.graph.torch_writer import to_torch  # noqa: E402
@@ -198,11 +214,174 @@ def test_fractions_are_refused_by_integer_networks():
         to_torch(integer_graph())(torch.full((1, 1, 2, 8, 8), 0.5))
 
 
-def test_several_outputs_and_v_min_per_neuron_are_refused():
+def test_several_outputs_are_refused():
     graph = integer_graph()
     nodes = {**graph.nodes, "second": Output()}
     with pytest.raises(GraphError, match="2 outputs"):
         to_torch(Graph(nodes, (*graph.edges, ("n1", "second"))))
-    neuron = replace(graph.nodes["n1"], v_min=-np.arange(1, 145, dtype=np.int16).reshape(4, 6, 6))
-    with pytest.raises(GraphError, match="n1: v_min differs"):
-        to_torch(graph.with_nodes({"n1": neuron}))
+
+
+def plain_run(node: Neuron, x):
+    """The step as ``neuron.py`` and ``nodes.py`` state it, in float64, one neuron layer."""
+    value = {key: None if (v := getattr(node, key)) is None else v.astype(np.float64) for key in ARRAYS}
+    v = np.broadcast_to(value["initial_v"] if value["initial_v"] is not None else 0.0, x[0].shape).copy()
+    leak = 0.0 if value["v_leak"] is None else value["v_leak"]
+    spikes = []
+    for drive in x:
+        v = value["decay"] * v + (value["input_gain"] * drive + (1 - value["decay"]) * leak)
+        if value["v_min"] is not None and node.v_min_position == "before_threshold":
+            v = np.maximum(v, value["v_min"])
+        ratio = v / value["threshold"]
+        times = np.floor(ratio) if node.compare == ">=" else np.ceil(ratio) - 1
+        most = {"single": 1, "multi": np.inf}.get(node.spikes, node.spikes)
+        s = np.clip(times, 0, most)
+        match node.reset:
+            case "subtract":
+                v = v - value["threshold"] * s
+            case "zero":
+                v = np.where(s > 0, 0.0, v)
+            case "value":
+                v = np.where(s > 0, value["v_reset"], v)
+        if value["v_min"] is not None and node.v_min_position == "after_reset":
+            v = np.maximum(v, value["v_min"])
+        spikes.append(s)
+    return np.stack(spikes)
+
+
+ARRAYS = ("threshold", "v_min", "v_reset", "decay", "input_gain", "v_leak", "initial_v")
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_every_kind_of_neuron_takes_the_step_it_states(seed):
+    # Parameters are multiples of 1/64 and inputs of 1/16, so that potentials meet thresholds exactly, where >= and >
+    # part; decays are powers of two, so that sums of 20 steps are exact in float64 on both sides.
+    rng = np.random.default_rng(seed)
+
+    def values(low, high):
+        return (rng.integers(low, high, (3,) if rng.random() < 0.5 else ()) / 8).astype(np.float32)
+
+    reset = str(rng.choice(["subtract", "zero", "none", "value"]))
+    node = Neuron(
+        values(4, 12),
+        -values(4, 12) if rng.random() < 0.5 else None,
+        reset=reset,
+        v_reset=values(-4, 3) if reset == "value" else None,
+        spikes=["single", "multi", 2][rng.integers(3)],
+        v_min_position=str(rng.choice(["after_reset", "before_threshold"])),
+        compare=str(rng.choice([">=", ">"])),
+        decay=np.float32(rng.choice([1.0, 0.5])) * np.ones((), np.float32),
+        input_gain=values(4, 16),
+        v_leak=values(-2, 3) if rng.random() < 0.5 else None,
+        initial_v=values(-4, 4) if rng.random() < 0.5 else None,
+    )
+    raster = torch.from_numpy(rng.integers(-16, 24, (2, 20, 3)) / 16)
+    found = to_torch(chain(node, shape=(3,)), torch.float64)(raster)
+    for sample in range(2):
+        assert np.array_equal(found[sample].numpy(), plain_run(node, raster[sample].numpy()))
+
+
+def test_nodes_without_state():
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(4, 1, 3)).astype(np.float32)
+    scale = rng.normal(size=(4, 5)).astype(np.float32)
+    threshold = np.array(0.25, np.float32)
+    x = torch.from_numpy(rng.normal(size=(2, 6, 2, 9)).astype(np.float32))
+    conv = Conv1d(weight, np.ones(4, np.float32), stride=2, padding=1, groups=2)
+    found = to_torch(chain(conv, Scale(scale), Threshold(threshold, compare=">"), shape=(2, 9)))(x)
+    expected = F.conv1d(x.flatten(0, 1), torch.from_numpy(weight), torch.ones(4), 2, 1, groups=2).reshape(2, 6, 4, 5)
+    assert torch.equal(found, (expected * torch.from_numpy(scale) > 0.25).float())
+    assert 0 < found.mean() < 1
+
+
+@pytest.mark.parametrize("steps", [np.array(0), np.array(3), np.array([0, 1, 2, 7])])
+def test_delays(steps):
+    x = raster(2, 5, 4)
+    found = to_torch(chain(Delay(steps), shape=(4,)))(x)
+    for neuron, delay in enumerate(np.broadcast_to(steps, (4,))):
+        assert not found[:, :delay, neuron].any()
+        assert torch.equal(found[:, delay:, neuron], x[:, : max(5 - delay, 0), neuron])
+
+
+def test_integrators():
+    decay, gain = np.float32([0.5, 1.0]), np.float32(2)
+    node = LI(
+        decay=decay, input_gain=gain * np.ones((), np.float32), v_leak=np.float32([1, 3]), initial_v=np.float32([4, 0])
+    )
+    found = to_torch(chain(node, shape=(2,)))(torch.ones(1, 3, 2))
+    # v = v/2 + 2 + 0.5 and v + 2
+    assert found[0].tolist() == [[4.5, 2.0], [4.75, 4.0], [4.875, 6.0]]
+
+
+def recurrent(weight, bias):
+    nodes: dict[str, Node] = {"in": Input((3,)), "sum": Add(), "spike": Neuron(np.float32(1), spikes="single")}
+    nodes |= {"loop": Feedback((3,)), "rec": Linear(weight, bias), "after": Delay(np.array(2)), "out": Output()}
+    edges = [("in", "sum"), ("rec", "sum"), ("sum", "spike"), ("spike", "loop"), ("loop", "rec"), ("spike", "after")]
+    return Graph(nodes, (*edges, ("after", "out")))
+
+
+def test_a_loop_has_one_step_of_delay():
+    rng = np.random.default_rng(1)
+    weight, bias = (rng.integers(-8, 9, size=shape).astype(np.float32) / 16 for shape in ((3, 3), 3))
+    x = rng.integers(0, 3, (2, 30, 3)) / 4
+    v, before = np.zeros((2, 3)), np.zeros((2, 3))
+    expected = []
+    for t in range(30):
+        v = v + x[:, t] + before @ weight.T + bias
+        before = (v >= 1).astype(float)
+        v = v - before
+        expected.append(before)
+    graph = recurrent(weight, bias)
+    module = to_torch(graph)
+    found = module.record(torch.from_numpy(x).float())["spike"].numpy()
+    assert np.array_equal(found, np.stack(expected, 1))
+    assert found.any()
+    assert not (found == 1).all()
+    out = module(torch.from_numpy(x).float()).numpy()
+    assert np.array_equal(out[:, 2:], found[:, :-2])
+
+
+def test_loops_inside_loops():
+    """Two populations that excite each other, one of them itself too: one unit, every Feedback one step."""
+    nodes: dict[str, Node] = {"in": Input((1,)), "s1": Add(), "n1": Neuron(np.float32(1)), "f1": Feedback((1,))}
+    nodes |= {"s2": Add(), "n2": Neuron(np.float32(2)), "f2": Feedback((1,)), "half": Scale(np.float32(0.5))}
+    nodes["out"] = Output()
+    edges = [("in", "s1"), ("f2", "half"), ("half", "s1"), ("s1", "n1"), ("n1", "f1"), ("n1", "s2"), ("f1", "s2")]
+    graph = Graph(nodes, (*edges, ("s2", "n2"), ("n2", "f2"), ("n2", "out")))
+    x = raster(1, 40, 1, density=0.5)
+    a = b = v1 = v2 = 0.0
+    expected = []
+    for value in x[0, :, 0].tolist():
+        v1 += value + 0.5 * b
+        spike1 = v1 // 1
+        v1 -= spike1
+        v2 += spike1 + a
+        spike2 = v2 // 2
+        v2 -= 2 * spike2
+        a, b = spike1, spike2
+        expected.append(spike2)
+    assert to_torch(graph)(x)[0, :, 0].tolist() == expected
+    assert sum(expected) > 3
+
+
+def test_integer_networks_beyond_the_proof_need_a_type():
+    graph = integer_graph()
+    nodes = {**graph.nodes, "delay": Delay(np.array(1))}
+    edges = [(("delay" if a == "input" else a), b) for a, b in graph.edges]
+    changed = Graph(nodes, (("input", "delay"), *edges))
+    with pytest.raises(GraphError, match="delay: a Delay"):
+        to_torch(changed)
+    x = raster(1, 6, 2, 8, 8)
+    later = torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], 1)
+    assert torch.equal(to_torch(changed, torch.float64)(x), to_torch(graph, torch.float64)(later))
+
+
+def test_simulate_takes_arrays():
+    graph = chain(Delay(np.array(1)), Neuron(np.float32(1)), shape=(3,))
+    x = (np.arange(12).reshape(4, 3) % 2).astype(bool)
+    found = simulate(graph, x)
+    assert found.dtype == np.float32
+    assert np.array_equal(found[1:], x[:-1])
+    assert np.array_equal(simulate(graph, x[None], record=True)["n1"][0], found)
+    assert simulate(graph, x, dtype="float64").dtype == np.float64
+    with pytest.raises(GraphError, match="raster has shape"):
+        simulate(graph, x[0])
