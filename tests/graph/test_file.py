@@ -352,7 +352,7 @@ def test_load_refuses_other_files(name, word):
 
 
 def test_load_refuses_unknown_options_and_missing_files(path, tmp_path):
-    with pytest.raises(GraphError, match="reset, dt_us"):
+    with pytest.raises(GraphError, match="reset, compare"):
         load(tmp_path / "a.nir", speed=1)
     with pytest.raises(GraphError, match="no such file"):
         load(tmp_path / "a.nir")
