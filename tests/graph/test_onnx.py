@@ -14,8 +14,8 @@ from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.nodes import Conv2d, Flatten, Input, Linear, Neuron, Node, Output
 from neurodeploy.graph.onnx_writer import to_onnx
 from neurodeploy.quantize import quantize
-from tests.graph.onnx_runs import evaluate, run, with_spikes
 from tests.graph.onnx_graphs import random_graphs
+from tests.graph.onnx_runs import evaluate, run, with_spikes
 from tests.graph.stepwise import Stepwise
 
 torch = pytest.importorskip("torch")
