@@ -93,7 +93,7 @@ def test_one_and_two_processes_give_the_same_bytes(tmp_path):
     records = [json.loads(line) for line in (tmp_path / "both" / "metrics.jsonl").read_text().splitlines()]
     assert without_times(records) == without_times(alone.metrics)
     assert sorted(p.name for p in (tmp_path / "both").iterdir()) == sorted(
-        [*(p.name for p in (tmp_path / "alone").iterdir()), "graph.safetensors"]
+        [*(p.name for p in (tmp_path / "alone").iterdir()), "graph.onnx"]
     )
 
 

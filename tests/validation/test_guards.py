@@ -73,9 +73,9 @@ def test_no_recordings_are_refused():
 
 def test_compile_prints_them(tmp_path, monkeypatch, capsys):
     command_line = CommandLine(monkeypatch, capsys)
-    save_graph(network(0.5, 100.0), tmp_path / "g.safetensors")
+    save_graph(network(0.5, 100.0), tmp_path / "g.onnx")
     save_npz(tmp_path / "data.npz", recordings())
-    arguments = ("compile", tmp_path / "g.safetensors", "--out", tmp_path / "build")
+    arguments = ("compile", tmp_path / "g.onnx", "--out", tmp_path / "build")
     assert command_line(*arguments, "--json").json["guards"] == []
     arguments += ("--check-on", tmp_path / "data.npz", "--samples", 1)
     guards = command_line(*arguments, "--json").json["guards"]
