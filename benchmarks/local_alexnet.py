@@ -24,6 +24,8 @@ from neurodeploy.kernels.local import LocalTraining, SavedBytes
 SHAPE = (2, 48, 48)
 CLASSES = 10
 TAU = 2.0
+COUNTED_BATCH = 16
+"""Batch over which a weight's own traffic is shared in the counts."""
 CASES: tuple[tuple[int | None, int | None], ...] = (
     (None, None),
     (None, 1),
@@ -83,7 +85,7 @@ def measure(steps: int, batch: int, length: int | None, size: int | None) -> dic
     for layer in net:
         if isinstance(layer, nn.LIF):
             layer.batch_size = 1  # counted for one recording
-    counts = count(local, x[:steps], steps, batch)
+    counts = count(local, x[:steps], steps, COUNTED_BATCH)
     return {
         "K": length,
         "S": size,
@@ -141,10 +143,10 @@ def report(result: dict[str, Any]) -> str:
         "",
         "Saved: most bytes that autograd kept for a backward pass at one time, weights not counted. Resident: growth",
         "of the process's peak during the step; it holds the gradients of the weights and the workspace of single",
-        "operations too. MACs, additions and traffic are counted per recording from the shapes",
-        "(`benchmarks/local_counts.py` says how): a product with a spike is an addition, so what stays a MAC is the",
-        "error on its way to a layer's input, the classifiers, and (second column) the neurons' own arithmetic. The",
-        "paper's K, S, T, shape and way of counting are not in its abstract; its row is its abstract's.",
+        "operations too. MACs, additions and traffic are counted from the shapes (`benchmarks/local_counts.py` says",
+        f"how), per recording of a batch of {COUNTED_BATCH}: a product with a spike is an addition, so what stays",
+        "a MAC is an error on its way to a layer's input, the classifiers, and (second column) neurons.",
+        "The paper's K, S, T, shape and way of counting are not in its abstract; its row is its abstract's.",
     ]
     return "\n".join(lines) + "\n"
 
