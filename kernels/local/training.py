@@ -66,6 +66,7 @@ class LocalTraining:
     Attributes:
         blocks: the blocks, in order.
         heads: their classifiers; the last is ``head``.
+        n_classes: logits of each classifier.
         optimizers: their optimizers; None for a block that has nothing to train.
 
     Raises:
@@ -111,7 +112,8 @@ class LocalTraining:
         last = head if isinstance(head, torch.nn.Module) else _Head(head)
         self._loss = loss
         shapes = self._output_shapes(sample, last)
-        auxiliary = [auxiliary_head(tuple(shape[1:]), shapes[-1][-1]).to(sample) for shape in shapes[:-2]]
+        self.n_classes = shapes[-1][-1]
+        auxiliary = [auxiliary_head(tuple(shape[1:]), self.n_classes).to(sample) for shape in shapes[:-2]]
         self.heads = torch.nn.ModuleList([*auxiliary, last])
         self.optimizers = self._build_optimizers(optimizer)
 

@@ -77,6 +77,11 @@ def digest(tensors: Mapping[str, torch.Tensor]) -> str:
     return result.hexdigest()
 
 
+def tensors_under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors whose names begin with ``prefix``, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
 def checkpoint_path(run: Path, epoch: int) -> Path:
     """Path of the checkpoint after ``epoch`` finished epochs."""
     return run / "checkpoints" / f"epoch-{epoch:04d}.safetensors"

@@ -205,6 +205,17 @@ class QuantizeAware(_Strict):
     from_epoch: Annotated[int, Field(ge=0)] = 0
 
 
+class LocalConfig(_Strict):
+    """Learn block by block and segment by segment, in less memory (``kernels/local``).
+
+    ``truncation`` is the number of time steps of a segment, ``block`` the number of spiking layers of a block; without
+    one of them that cut is not made. Weights change after every segment.
+    """
+
+    truncation: Count | None = None
+    block: Count | None = None
+
+
 class TrainConfig(_Strict):
     """Everything that decides the result of a training run.
 
@@ -223,6 +234,7 @@ class TrainConfig(_Strict):
     loss: LossConfig = LossConfig()
     algorithm: str = "exodus"
     quantize_aware: QuantizeAware | None = None
+    local: LocalConfig | None = None
     init: str | None = None
     max_weight: Positive | None = None
     shards: Count | None = None
@@ -231,6 +243,14 @@ class TrainConfig(_Strict):
     seed: Annotated[int, Field(ge=0)] = 0
     threads: Count = 1
     checkpoint_every: Count = 1
+
+    @model_validator(mode="after")
+    def _local_alone(self) -> "TrainConfig":
+        if self.local is not None and (
+            self.quantize_aware or self.loss.synops_weight or self.loss.activity or (self.shards or 1) > 1
+        ):
+            raise ValueError("local cannot be combined with quantize_aware, shards, or a price on activity")
+        return self
 
     def sha256(self) -> str:
         """Hash of all settings."""

@@ -27,13 +27,22 @@ from neurodeploy.train.checkpoint import (
     latest_checkpoint,
     load_tensors,
     save_tensors,
+    tensors_under,
 )
 from neurodeploy.train.config import DigitsData, TrainConfig, load_config, save_config
 from neurodeploy.train.data import TrainData, batch_indices, epoch_order, load_batch, load_data
 from neurodeploy.train.gradient import flat_gradient, set_gradient, sum_in_order
+from neurodeploy.train.local import LocalLearner
 from neurodeploy.train.network import build_network
 from neurodeploy.train.on_chip import OnChip
-from neurodeploy.train.optimizer import build_optimizer, learning_rate, optimizer_tensors, restore_optimizer
+from neurodeploy.train.optimizer import (
+    build_optimizer,
+    check_finite,
+    learning_rate,
+    limit_weights,
+    optimizer_tensors,
+    restore_optimizer,
+)
 from neurodeploy.train.parallel import Processes, processes
 from neurodeploy.train.penalty import activity_penalty, priced
 from neurodeploy.train.progress import TrainProgress
@@ -113,10 +122,11 @@ def _train(config: TrainConfig, run: Path, resume: bool, quiet: bool, team: Proc
             )
             _check_shards(config, network)
             optimizer = build_optimizer(network, config.optimizer)
+            local = None if config.local is None else LocalLearner(config, config.local, network, data)
             origin = Position(0, config.sha256(), data.digests())
             start, metrics = 0, []
             if checkpoint is not None:
-                start = _restore(checkpoint, origin, network, optimizer)
+                start = _restore(checkpoint, origin, network, optimizer, local)
                 metrics = _read_metrics(run / METRICS, start)
             elif config.init is not None:
                 _load_first_weights(Path(config.init), network)
@@ -139,8 +149,13 @@ def _train(config: TrainConfig, run: Path, resume: bool, quiet: bool, team: Proc
             record: dict[str, Any] = {"epoch": epoch + 1}
             if chip is not None:
                 record["on_chip"] = on_chip
-            tally, warnings = _train_epoch(config, data, forward, network, optimizer, epoch, progress, team)
-            record |= tally.means()
+            if local is None:
+                tally, warnings = _train_epoch(config, data, forward, network, optimizer, epoch, progress, team)
+                record |= tally.means()
+            else:
+                _seed(config.seed, epoch + 1)
+                record |= local.train_epoch(epoch, progress)
+                warnings = []
             record |= {f"test_{k}": v for k, v in evaluate(forward, data, data.test, config, team).items()}
             if warnings:
                 record["warnings"] = warnings
@@ -155,7 +170,7 @@ def _train(config: TrainConfig, run: Path, resume: bool, quiet: bool, team: Proc
                     with (run / METRICS).open("a", encoding="utf-8") as file:
                         file.write(canonical_json(record) + "\n")
                     if finished % config.checkpoint_every == 0 or finished == config.epochs:
-                        _save_checkpoint(run, finished, origin, network, optimizer)
+                        _save_checkpoint(run, finished, origin, network, optimizer, local)
             progress.say(
                 f"epoch {finished}/{config.epochs}  loss {record['loss']:.4f}  train {record['accuracy']:.2%}  "
                 f"test {record['test_accuracy']:.2%}  {record['seconds']:.1f} s" + ("  on chip" if on_chip else "")
@@ -284,20 +299,13 @@ def _train_epoch(
                 torch.nn.utils.clip_grad_norm_(network.parameters(), config.optimizer.clip_grad_norm)
             optimizer.step()
             if config.max_weight is not None:
-                _limit_weights(network, config.max_weight)
+                limit_weights(network, config.max_weight)
             progress.batch()
         by_rank = team.gather([asdict(tallies[shard]) for shard in own])
         tally = total(Tally(**values) for part in by_rank for values in part)
         guards = [*tally.guards(), *activity.weight_guards()]
     with team.together():
-        # A NaN weight silences its neurons, so the loss does not show it.
-        for name, tensor in network.named_parameters():
-            if not bool(torch.isfinite(tensor).all()):
-                raise TrainError(
-                    f"{name} is not finite after epoch {epoch + 1}.",
-                    remedy="lower optimizer.lr, or set optimizer.clip_grad_norm.",
-                    code="train-diverged",
-                )
+        check_finite(network, epoch)
     return tally, [str(guard) for guard in guards]
 
 
@@ -317,13 +325,6 @@ def _output_counts(network: torch.nn.Module, activity: Activity, x: torch.Tensor
         )
     counts: torch.Tensor = output.reshape(labels.numel(), -1, output.shape[1]).sum(1)
     return counts
-
-
-def _limit_weights(network: torch.nn.Module, limit: float) -> None:
-    with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
-                module.weight.clamp_(-limit, limit)
 
 
 def _seed(seed: int, *stream: int) -> None:
@@ -351,10 +352,17 @@ def _deterministic(config: TrainConfig) -> Iterator[None]:
 
 
 def _save_checkpoint(
-    run: Path, epoch: int, origin: Position, network: torch.nn.Module, optimizer: torch.optim.Optimizer
+    run: Path,
+    epoch: int,
+    origin: Position,
+    network: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    local: LocalLearner | None,
 ) -> None:
     tensors = {f"model.{name}": tensor for name, tensor in network.state_dict().items()}
     tensors |= {f"optimizer.{name}": tensor for name, tensor in optimizer_tensors(network, optimizer).items()}
+    if local is not None:
+        tensors |= {f"local.{name}": tensor for name, tensor in local.tensors().items()}
     path = checkpoint_path(run, epoch)
     save_tensors(path, tensors, Position(epoch, origin.config_sha256, origin.data_sha256))
     for older in path.parent.glob("epoch-*.safetensors"):
@@ -433,8 +441,14 @@ def _weights_file(path: Path) -> Path:
     return path / MODEL if path.is_dir() else path
 
 
-def _restore(path: Path, origin: Position, network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Load a checkpoint into network and optimizer; return the number of finished epochs."""
+def _restore(
+    path: Path,
+    origin: Position,
+    network: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    local: LocalLearner | None,
+) -> int:
+    """Load a checkpoint into network, optimizer and blocks; return the number of finished epochs."""
     tensors, position = load_tensors(path)
     for what, then, now in (
         ("settings", position.config_sha256, origin.config_sha256),
@@ -446,12 +460,10 @@ def _restore(path: Path, origin: Position, network: torch.nn.Module, optimizer: 
                 remedy=f"resume with the same {what} (see {CONFIG} beside it), or train into another folder.",
                 code="train-resume-mismatch",
             )
-    _load_state(path, network, {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-    restore_optimizer(
-        network,
-        optimizer,
-        {k.removeprefix("optimizer."): v for k, v in tensors.items() if k.startswith("optimizer.")},
-    )
+    _load_state(path, network, tensors_under("model.", tensors))
+    restore_optimizer(network, optimizer, tensors_under("optimizer.", tensors))
+    if local is not None:
+        local.restore(tensors_under("local.", tensors))
     return position.epoch
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import torch
 
-from neurodeploy.errors import ConfigError
+from neurodeploy.errors import ConfigError, TrainError
 from neurodeploy.train.config import OptimizerConfig
 
 
@@ -64,3 +64,26 @@ def restore_optimizer(
         }
         if state:
             optimizer.state[parameter] = state
+
+
+def limit_weights(network: torch.nn.Module, limit: float) -> None:
+    """Clip the weights of convolutions and linear layers to ``-limit``..``limit``."""
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+                module.weight.clamp_(-limit, limit)
+
+
+def check_finite(network: torch.nn.Module, epoch: int) -> None:
+    """Refuse weights that are not numbers: they silence their neurons, so the loss does not show them.
+
+    Raises:
+        TrainError: a parameter has a value that is not finite after ``epoch + 1`` epochs.
+    """
+    for name, tensor in network.named_parameters():
+        if not bool(torch.isfinite(tensor).all()):
+            raise TrainError(
+                f"{name} is not finite after epoch {epoch + 1}.",
+                remedy="lower optimizer.lr, or set optimizer.clip_grad_norm.",
+                code="train-diverged",
+            )

@@ -258,7 +258,7 @@ def test_weights_that_are_not_finite_are_an_error(tmp_path, monkeypatch):
         with torch.no_grad():
             next(network.parameters())[0] = torch.nan
 
-    monkeypatch.setattr(loop, "_limit_weights", poison)
+    monkeypatch.setattr(loop, "limit_weights", poison)
     with pytest.raises(TrainError, match=r"conv1\.weight is not finite") as error:
         train(config.model_copy(update={"max_weight": 1.0}), tmp_path / "run", quiet=True)
     assert error.value.code == "train-diverged"
