@@ -6,7 +6,7 @@ it, :class:`neurodeploy.nn.SAF`. This package has the parts: ``accumulate`` (pot
 """
 
 from neurodeploy.kernels.saf import reference
-from neurodeploy.kernels.saf.accumulation import Clamp, Form, Output, State, accumulate, refuse_neuron
+from neurodeploy.kernels.saf.accumulation import Clamp, Form, Output, State, accumulate, refuse_neuron, silent
 from neurodeploy.kernels.saf.synapse import WeightedMap, accumulate_input, news, replaced, weight_sums
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "reference",
     "refuse_neuron",
     "replaced",
+    "silent",
     "weight_sums",
 ]

@@ -24,7 +24,6 @@ struct Options {
     std::int64_t batch, steps, neurons;
     int form;
     std::int64_t max_spikes;  // 0: no limit
-    bool keep_total;          // keep the accumulated potential U, not u
     int threads;
 };
 
@@ -56,15 +55,15 @@ std::int64_t tile_columns(std::int64_t batch, std::int64_t neurons, std::int64_t
 
 #define ND_STEP_ARGUMENTS(REAL)                                                                                       \
     std::int64_t n, const REAL *__restrict z, const REAL *__restrict threshold, const REAL *__restrict gain,          \
-        REAL decay, REAL limit, bool keep_total, REAL *__restrict potential, REAL *__restrict accumulation,           \
-        REAL *__restrict a, REAL *__restrict spikes, REAL *__restrict kept
+        const REAL *__restrict before, REAL decay, REAL limit, REAL *__restrict potential, REAL *__restrict a,        \
+        REAL *__restrict spikes, REAL *__restrict kept
 
-// `potential` carries U ("recurrent") or the potential after the reset ("lif"); `spikes` is written in "lif" only;
-// `kept` may be null.
+// `before` is the accumulation of the step before. `potential` carries U ("recurrent") or the potential after the reset
+// ("lif"); `spikes` is written in "lif" only. `kept`, the potential before the reset, may be null.
 template <class Real, Form form, bool single>
 inline __attribute__((always_inline)) void step_block(ND_STEP_ARGUMENTS(Real)) {
     for (std::int64_t i = 0; i < n; ++i) {
-        const Real decayed = decay * accumulation[i];
+        const Real decayed = decay * before[i];
         Real total = gain[i] * z[i];
         if constexpr (form != Form::closed) total = integrate(potential[i], z[i], decay, gain[i]);
         const Real v = form == Form::lif ? total : total - threshold[i] * decayed;
@@ -74,29 +73,26 @@ inline __attribute__((always_inline)) void step_block(ND_STEP_ARGUMENTS(Real)) {
         } else {
             s = fire_multi(v, threshold[i], limit);
         }
-        const Real next = decayed + s;
-        accumulation[i] = next;
-        a[i] = next;
+        a[i] = decayed + s;
         if constexpr (form == Form::recurrent) potential[i] = total;
         if constexpr (form == Form::lif) {
             potential[i] = after_spikes<Reset::subtract>(v, s, threshold[i]);
             spikes[i] = s;
         }
-        if (kept) kept[i] = keep_total ? total : v;
+        if (kept) kept[i] = v;
     }
 }
 
 #define ND_STEP(NAME, REAL, FORM, SINGLE)                                                                             \
     ND_MULTIVERSION void NAME(ND_STEP_ARGUMENTS(REAL)) {                                                              \
-        step_block<REAL, FORM, SINGLE>(n, z, threshold, gain, decay, limit, keep_total, potential, accumulation, a,    \
-                                       spikes, kept);                                                                 \
+        step_block<REAL, FORM, SINGLE>(n, z, threshold, gain, before, decay, limit, potential, a, spikes, kept);       \
     }
-#define ND_STEPS(REAL, SUFFIX)                                     \
-    ND_STEP(closed_multi_##SUFFIX, REAL, Form::closed, false)      \
-    ND_STEP(closed_single_##SUFFIX, REAL, Form::closed, true)      \
+#define ND_STEPS(REAL, SUFFIX)                                      \
+    ND_STEP(closed_multi_##SUFFIX, REAL, Form::closed, false)       \
+    ND_STEP(closed_single_##SUFFIX, REAL, Form::closed, true)       \
     ND_STEP(recurrent_multi_##SUFFIX, REAL, Form::recurrent, false) \
     ND_STEP(recurrent_single_##SUFFIX, REAL, Form::recurrent, true) \
-    ND_STEP(lif_multi_##SUFFIX, REAL, Form::lif, false)            \
+    ND_STEP(lif_multi_##SUFFIX, REAL, Form::lif, false)             \
     ND_STEP(lif_single_##SUFFIX, REAL, Form::lif, true)
 ND_STEPS(float, f32)
 ND_STEPS(double, f64)
@@ -116,16 +112,6 @@ inline __attribute__((always_inline)) void slope_block(ND_SLOPE_ARGUMENTS(Real))
     }
 }
 
-// Derivative of clamp(U / threshold, 0, scale): `scale` is the largest accumulation possible. A NaN has slope 0.
-template <class Real>
-inline __attribute__((always_inline)) void clamp_block(ND_SLOPE_ARGUMENTS(Real)) {
-    (void)rate, (void)peak, (void)inverse_width;
-    for (std::int64_t i = 0; i < n; ++i) {
-        const bool inside = (kept[i] >= Real(0)) & (kept[i] <= threshold[i] * scale);
-        grad_z[i] = inside ? gain[i] * (grad[i] / threshold[i]) : Real(0);
-    }
-}
-
 #define ND_SLOPE(KIND, REAL, SUFFIX)                                                                                  \
     ND_MULTIVERSION void KIND##_##SUFFIX(ND_SLOPE_ARGUMENTS(REAL)) {                                                  \
         slope_block<REAL, Surrogate::KIND>(n, grad, kept, threshold, gain, rate, peak, inverse_width, scale, grad_z); \
@@ -136,10 +122,7 @@ inline __attribute__((always_inline)) void clamp_block(ND_SLOPE_ARGUMENTS(Real))
     ND_SLOPE(box, REAL, SUFFIX)                                                                          \
     ND_SLOPE(sigmoid, REAL, SUFFIX)                                                                      \
     ND_SLOPE(arctan, REAL, SUFFIX)                                                                       \
-    ND_SLOPE(heaviside, REAL, SUFFIX)                                                                    \
-    ND_MULTIVERSION void clamp_##SUFFIX(ND_SLOPE_ARGUMENTS(REAL)) {                                      \
-        clamp_block<REAL>(n, grad, kept, threshold, gain, rate, peak, inverse_width, scale, grad_z);     \
-    }
+    ND_SLOPE(heaviside, REAL, SUFFIX)
 ND_SLOPES(float, f32)
 ND_SLOPES(double, f64)
 #undef ND_SLOPES
@@ -150,7 +133,7 @@ using StepBlock = void (*)(ND_STEP_ARGUMENTS(Real));
 template <class Real>
 using SlopeBlock = void (*)(ND_SLOPE_ARGUMENTS(Real));
 
-// Steps by form and single spikes; slopes by surrogate, the clamp last.
+// Steps by form and single spikes; slopes by surrogate.
 #define ND_TABLES(REAL, SUFFIX)                                                                                       \
     inline StepBlock<REAL> step_of(REAL, int form, bool single) {                                                     \
         static const StepBlock<REAL> table[3][2] = {{closed_multi_##SUFFIX, closed_single_##SUFFIX},                  \
@@ -158,22 +141,20 @@ using SlopeBlock = void (*)(ND_SLOPE_ARGUMENTS(Real));
                                                     {lif_multi_##SUFFIX, lif_single_##SUFFIX}};                       \
         return table[form][single];                                                                                   \
     }                                                                                                                 \
-    inline SlopeBlock<REAL> slope_of(REAL, int slope) {                                                               \
-        static const SlopeBlock<REAL> table[7] = {                                                                    \
+    inline SlopeBlock<REAL> slope_of(REAL, int surrogate) {                                                           \
+        static const SlopeBlock<REAL> table[6] = {                                                                    \
             single_exponential_##SUFFIX, periodic_exponential_##SUFFIX, box_##SUFFIX, sigmoid_##SUFFIX,               \
-            arctan_##SUFFIX,             heaviside_##SUFFIX,            clamp_##SUFFIX};                              \
-        return table[slope];                                                                                          \
+            arctan_##SUFFIX,             heaviside_##SUFFIX};                                                         \
+        return table[surrogate];                                                                                      \
     }
 ND_TABLES(float, f32)
 ND_TABLES(double, f64)
 #undef ND_TABLES
 
-constexpr int clamp_slope = 6;
-
 template <class Real>
 void forward(const Options& options, Real decay, const Real* z, const Real* threshold, std::int64_t thresholds,
-             const Real* gain, std::int64_t gains, Real* potential, Real* accumulation, Real* a, Real* spikes,
-             Real* kept) {
+             const Real* gain, std::int64_t gains, Real* potential, const Real* accumulation, Real* a,
+             Real* spikes, Real* kept) {
     const std::int64_t columns = tile_columns(options.batch, options.neurons, sizeof(Real), options.threads);
     const std::int64_t per_sample = (options.neurons + columns - 1) / columns;
     const Column<Real> threshold_column(threshold, thresholds, columns), gain_column(gain, gains, columns);
@@ -189,8 +170,9 @@ void forward(const Options& options, Real decay, const Real* z, const Real* thre
         const std::int64_t state = b * options.neurons + first;
         for (std::int64_t t = 0; t < options.steps; ++t) {
             const std::int64_t row = t * options.batch * options.neurons + state;
-            step(n, z + row, threshold_column.at(first), gain_column.at(first), decay, limit, options.keep_total,
-                 potential + state, accumulation + state, a + row, spikes ? spikes + row : nullptr,
+            const Real* before = t == 0 ? accumulation + state : a + row - options.batch * options.neurons;
+            step(n, z + row, threshold_column.at(first), gain_column.at(first), before, decay, limit,
+                 potential ? potential + state : nullptr, a + row, spikes ? spikes + row : nullptr,
                  kept ? kept + row : nullptr);
         }
     }
@@ -204,7 +186,7 @@ void backward(const Options& options, int surrogate, double width, double scale,
     const std::int64_t per_sample = (options.neurons + columns - 1) / columns;
     const Column<Real> threshold_column(threshold, thresholds, columns), gain_column(gain, gains, columns);
     std::vector<Real> rates(units), peaks(units);
-    for (std::int64_t i = 0; i < units && surrogate != clamp_slope; ++i) {
+    for (std::int64_t i = 0; i < units; ++i) {
         const auto column = surrogate_column<Real>(static_cast<Surrogate>(surrogate), unit[i],
                                                    static_cast<Real>(width), static_cast<Real>(scale));
         rates[i] = column.rate;
@@ -232,8 +214,8 @@ void run_forward(const Options& options, double decay, std::uintptr_t z, std::ui
                  std::int64_t thresholds, std::uintptr_t gain, std::int64_t gains, std::uintptr_t potential,
                  std::uintptr_t accumulation, std::uintptr_t a, std::uintptr_t spikes, std::uintptr_t kept) {
     forward<Real>(options, static_cast<Real>(decay), address<const Real>(z), address<const Real>(threshold), thresholds,
-                  address<const Real>(gain), gains, address<Real>(potential), address<Real>(accumulation),
-                  address<Real>(a), address<Real>(spikes), address<Real>(kept));
+                  address<const Real>(gain), gains, address<Real>(potential),
+                  address<const Real>(accumulation), address<Real>(a), address<Real>(spikes), address<Real>(kept));
 }
 
 template <class Real>
@@ -251,11 +233,10 @@ void bind(nanobind::module_& module) {
         .def(
             "__init__",
             [](Options* self, std::int64_t batch, std::int64_t steps, std::int64_t neurons, int form,
-               std::int64_t max_spikes, bool keep_total, int threads) {
-                new (self) Options{batch, steps, neurons, form, max_spikes, keep_total, threads};
+               std::int64_t max_spikes, int threads) {
+                new (self) Options{batch, steps, neurons, form, max_spikes, threads};
             },
-            arg("batch"), arg("steps"), arg("neurons"), arg("form"), arg("max_spikes"), arg("keep_total"),
-            arg("threads"));
+            arg("batch"), arg("steps"), arg("neurons"), arg("form"), arg("max_spikes"), arg("threads"));
     // Arrays are addresses of contiguous buffers (0: absent); accumulation.py has checked dtype, shape and device before.
     const auto no_gil = nanobind::call_guard<nanobind::gil_scoped_release>();
     module.def("forward_f32", run_forward<float>, no_gil);

@@ -25,30 +25,32 @@ Form = Literal["closed", "recurrent", "lif"]
 FORMS = ("closed", "recurrent", "lif")
 """The position is the enumerator in ``accumulation.cpp``."""
 
-Kept = Literal["none", "u", "U"]
-"""What the backward pass reads: the potential for a surrogate, or the accumulated potential for the clamp."""
-
-_CLAMP = len(surrogates.KINDS)
-
 _library: Any = torch.library.Library("neurodeploy", "FRAGMENT")  # type: ignore[no-untyped-call]
 _library.define(
     "saf_forward(Tensor z, Tensor potential, Tensor accumulation, Tensor decay, Tensor threshold, Tensor input_gain, "
-    "str form, int max_spikes, str kept) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+    "str form, int max_spikes, bool keep) -> (Tensor, Tensor, Tensor, Tensor)"
 )
 _library.define(
-    "saf_backward(Tensor grad_a, Tensor kept, Tensor threshold, Tensor input_gain, Tensor unit, int slope, "
+    "saf_backward(Tensor grad_a, Tensor kept, Tensor threshold, Tensor input_gain, Tensor unit, int surrogate, "
     "float width, float scale) -> Tensor"
 )
 
 
 class State(NamedTuple):
-    """What one layer carries from step to step, each [B, N]; both start at 0.
+    """What one layer carries from step to step.
 
-    ``potential`` is U in the recurrent form, the potential after the reset in "lif", and unused in the closed form.
+    ``accumulation`` [B, N] is that of the last step. ``potential`` is U in the recurrent form and the potential after
+    the reset in "lif", [B, N]; the closed form has none, [0]. All start at 0.
     """
 
     potential: torch.Tensor
     accumulation: torch.Tensor
+
+
+def silent(like: torch.Tensor, form: Form) -> State:
+    """Return the state before a window, for z [T, B, N] of ``form``."""
+    shape = like.shape[1:]
+    return State(like.new_zeros((0,) if form == "closed" else shape), like.new_zeros(shape))
 
 
 class Output(NamedTuple):
@@ -65,11 +67,9 @@ class Clamp(NamedTuple):
     largest: float
 
 
-def _options(z: torch.Tensor, form: str, max_spikes: int, keep_total: bool) -> Any:
+def _options(z: torch.Tensor, form: str, max_spikes: int) -> Any:
     steps, batch, neurons = z.shape
-    return _native.saf.Options(
-        batch, steps, neurons, FORMS.index(form), max_spikes, keep_total, torch.get_num_threads()
-    )
+    return _native.saf.Options(batch, steps, neurons, FORMS.index(form), max_spikes, torch.get_num_threads())
 
 
 def _suffix(tensor: torch.Tensor) -> str:
@@ -85,10 +85,10 @@ def _forward_cpu(
     input_gain: torch.Tensor,
     form: str,
     max_spikes: int,
-    kept: str,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    keep: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     values = Parameters(decay, threshold, input_gain, threshold)
-    for state in (potential, accumulation):
+    for state in (accumulation,) if form == "closed" else (accumulation, potential):
         check_arguments(z, values, state, soft_spikes=False, time_major=True)
     if decay.shape != (1,):
         raise KernelError(
@@ -98,23 +98,23 @@ def _forward_cpu(
         )
     a = buffers.empty(z.shape, z.dtype)
     spikes = buffers.empty(z.shape if form == "lif" else (0,), z.dtype)
-    keeps = buffers.empty(z.shape if kept != "none" else (0,), z.dtype)
-    potential, accumulation = potential.clone(), accumulation.clone()
+    kept = buffers.empty(z.shape if keep else (0,), z.dtype)
+    potential = potential.clone()
     getattr(_native.saf, f"forward_{_suffix(z)}")(
-        _options(z, form, max_spikes, kept == "U"),
+        _options(z, form, max_spikes),
         decay.item(),
         z.data_ptr(),
         threshold.data_ptr(),
         threshold.shape[0],
         input_gain.data_ptr(),
         input_gain.shape[0],
-        potential.data_ptr(),
+        potential.data_ptr() if form != "closed" else 0,
         accumulation.data_ptr(),
         a.data_ptr(),
         spikes.data_ptr() if form == "lif" else 0,
-        keeps.data_ptr() if kept != "none" else 0,
+        kept.data_ptr() if keep else 0,
     )
-    return a, spikes, keeps, potential, accumulation
+    return a, spikes, kept, potential
 
 
 def _forward_fake(
@@ -126,11 +126,10 @@ def _forward_fake(
     input_gain: torch.Tensor,
     form: str,
     max_spikes: int,
-    kept: str,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    keep: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     spikes = z.new_empty(z.shape if form == "lif" else (0,))
-    keeps = z.new_empty(z.shape if kept != "none" else (0,))
-    return z.new_empty(z.shape), spikes, keeps, torch.empty_like(potential), torch.empty_like(accumulation)
+    return z.new_empty(z.shape), spikes, z.new_empty(z.shape if keep else (0,)), torch.empty_like(potential)
 
 
 def _backward_cpu(
@@ -139,7 +138,7 @@ def _backward_cpu(
     threshold: torch.Tensor,
     input_gain: torch.Tensor,
     unit: torch.Tensor,
-    slope: int,
+    surrogate: int,
     width: float,
     scale: float,
 ) -> torch.Tensor:
@@ -152,8 +151,8 @@ def _backward_cpu(
         )
     grad_z = buffers.empty(grad_a.shape, grad_a.dtype)
     getattr(_native.saf, f"backward_{_suffix(grad_a)}")(
-        _options(grad_a, "closed", 1, False),
-        slope,
+        _options(grad_a, "closed", 1),
+        surrogate,
         width,
         scale,
         grad_a.data_ptr(),
@@ -175,36 +174,44 @@ torch.library.register_fake("neurodeploy::saf_backward", _backward_fake, lib=_li
 
 
 class _Accumulate(torch.autograd.Function):
-    """Accumulations with the gradient of each step alone; spikes and state have none."""
+    """Accumulations with the gradient of each step alone; spikes and potential have none."""
 
     @staticmethod
     def forward(
         ctx: Any,
         z: torch.Tensor,
-        potential: torch.Tensor,
-        accumulation: torch.Tensor,
+        state: State,
         parameters: Parameters,
         form: str,
-        max_spikes: int,
-        kept: str,
-        slope: tuple[int, float, float],
+        neuron: Neuron,
+        clamp: Clamp | None,
+        keep: bool,
     ) -> tuple[torch.Tensor, ...]:
-        """Run the forward operator."""
+        """Run the forward operator; ``keep`` where there will be a backward pass."""
         decay, threshold, gain, unit = parameters
-        a, spikes, keeps, *state = torch.ops.neurodeploy.saf_forward(
-            z, potential, accumulation, decay, threshold, gain, form, max_spikes, kept
+        a, spikes, kept, potential = torch.ops.neurodeploy.saf_forward(
+            z, *state, decay, threshold, gain, form, neuron.max_spikes, keep and clamp is None
         )
-        ctx.save_for_backward(keeps, threshold, gain, unit)
-        ctx.slope = slope
-        ctx.mark_non_differentiable(spikes, *state)
-        return a, spikes, *state
+        if keep and clamp is not None:
+            total = gain * z
+            kept = (total >= 0) & (total <= threshold * clamp.largest)
+        ctx.save_for_backward(kept, threshold, gain, unit)
+        ctx.clamp, ctx.surrogate = clamp, surrogates.code(neuron.surrogate)
+        ctx.mark_non_differentiable(spikes, potential)
+        return a, spikes, potential
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Run the backward operator on the gradient of the accumulations."""
-        grad_z = torch.ops.neurodeploy.saf_backward(grads[0].contiguous(), *ctx.saved_tensors, *ctx.slope)
-        return grad_z, *(None,) * 7
+        """Run the backward operator on the gradient of the accumulations, or take the slope of the clamp."""
+        kept, threshold, gain, unit = ctx.saved_tensors
+        if ctx.clamp is None:
+            grad_z = torch.ops.neurodeploy.saf_backward(
+                grads[0].contiguous(), kept, threshold, gain, unit, *ctx.surrogate
+            )
+        else:
+            grad_z = torch.where(kept, gain * (grads[0] / threshold), 0.0)
+        return grad_z, *(None,) * 6
 
 
 def accumulate(
@@ -224,7 +231,8 @@ def accumulate(
         parameters: decay [1], threshold, input gain and surrogate unit [N] or [1]; taken as constants.
         neuron: spikes per step and surrogate; soft reset, no ``v_min``.
         form: see :data:`Form`.
-        clamp: take the slope of the clamp instead of the surrogate's; not in the form "lif".
+        clamp: take the slope of the clamp instead of the surrogate's; in the closed form only. One byte per neuron and
+            step is kept for the backward pass then, otherwise the potential.
 
     Returns:
         Accumulations a_t = decay * a_{t-1} + s_t; with dL/dz_t = gain * sg(u_t - threshold) * dL/da_t, where a_{t-1}
@@ -235,21 +243,19 @@ def accumulate(
     """
     check_device(z)
     refuse_neuron(neuron)
-    if form not in FORMS or (form == "lif" and clamp is not None):
+    if form not in FORMS or (form != "closed" and clamp is not None):
         raise KernelError(
-            f"The form is {form!r}" + (" with a clamp." if form == "lif" else "."),
-            remedy="choose 'closed', 'recurrent' or 'lif'; a clamp needs U, which 'lif' has not.",
+            f"The form is {form!r}" + ("." if clamp is None else " with a clamp."),
+            remedy="choose 'closed', 'recurrent' or 'lif'; with a clamp 'closed'.",
             code="saf-form",
         )
-    kind, width, scale = surrogates.code(neuron.surrogate)
-    kept: Kept = "none"
-    if torch.is_grad_enabled() and z.requires_grad:
-        kept = "u" if clamp is None else "U"
-    slope = (kind, width, scale) if clamp is None else (_CLAMP, 1.0, clamp.largest)
-    a, spikes, *after = _Accumulate.apply(  # type: ignore[no-untyped-call]
-        z, *state, Parameters(*(value.detach() for value in parameters)), form, neuron.max_spikes, kept, slope
+    constants = Parameters(*(value.detach() for value in parameters))
+    keep = torch.is_grad_enabled() and z.requires_grad
+    a, spikes, potential = _Accumulate.apply(  # type: ignore[no-untyped-call]
+        z, state, constants, form, neuron, clamp, keep
     )
-    return Output(a, spikes if form == "lif" else None, State(*after))
+    after = state.accumulation if len(a) == 0 else a[0] if len(a) == 1 else a[-1].clone()  # not the whole block
+    return Output(a, spikes if form == "lif" else None, State(potential, after.detach()))
 
 
 def refuse_neuron(neuron: Neuron, name: str = "The neuron") -> None:

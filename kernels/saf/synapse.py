@@ -4,7 +4,6 @@ Tensors are time-major, [T, B, ...]. A bias acts in every step, so what it adds 
 ``bias * c_t`` with ``c_t = 1 + decay * c_{t-1}``, and its gradient carries that factor in every form.
 """
 
-from math import prod
 from typing import Any
 
 import torch
@@ -145,10 +144,10 @@ class WeightedMap:
 
     def bias_gradient(self, grad: torch.Tensor, sums: torch.Tensor) -> torch.Tensor:
         """Return the sum of c_t * grad_t over steps, samples and places, for grad [T, B, ...]."""
-        weighted = grad.reshape(len(sums), -1) * sums[:, None]
-        if isinstance(self.module, torch.nn.Linear):
-            return weighted.reshape(-1, grad.shape[-1]).sum(0)
-        return weighted.reshape(prod(grad.shape[:2]), grad.shape[2], -1).sum((0, 2))
+        places = (
+            (1, *range(2, grad.dim() - 1)) if isinstance(self.module, torch.nn.Linear) else (1, *range(3, grad.dim()))
+        )
+        return sums @ grad.sum(places)
 
 
 class _Recurrent(torch.autograd.Function):

@@ -1,6 +1,8 @@
 """A network as the stages that spike accumulation runs: fixed maps, weights, fixed maps, neurons."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 
@@ -25,13 +27,16 @@ _REMEDIES = {
 }
 
 
+FixedMap = Callable[[torch.Tensor], torch.Tensor]
+
+
 @dataclass
 class Stage:
     """Fixed maps, at most one weighted map, fixed maps, and neurons (None at the end of a network: a readout)."""
 
-    before: list[torch.nn.Module] = field(default_factory=list)
+    before: list[FixedMap] = field(default_factory=list)
     weighted: WeightedMap | None = None
-    after: list[torch.nn.Module] = field(default_factory=list)
+    after: list[FixedMap] = field(default_factory=list)
     neurons: SpikingLayer | None = None
 
 
@@ -57,8 +62,7 @@ def stages(net: torch.nn.Module) -> list[Stage]:
                 )
             stage.weighted = WeightedMap(module, name)
         elif isinstance(module, FIXED):
-            _refuse_flatten(name, module)
-            (stage.before if stage.weighted is None else stage.after).append(module)
+            (stage.before if stage.weighted is None else stage.after).append(_fixed(name, module))
         else:
             kind = type(module).__name__
             raise KernelError(
@@ -126,22 +130,38 @@ def _flat(module: torch.nn.Module, prefix: str) -> list[tuple[str, torch.nn.Modu
     return [(prefix.rstrip(".") or type(module).__name__, module)]
 
 
-def apply_fixed(modules: list[torch.nn.Module], x: torch.Tensor) -> torch.Tensor:
+def apply_fixed(maps: list[FixedMap], x: torch.Tensor) -> torch.Tensor:
     """Run fixed maps on every step of x [T, B, ...]."""
-    for module in modules:
-        folded = x.flatten(0, 1)
-        y = folded.flatten(1) if isinstance(module, torch.nn.Flatten) else module(folded)
-        x = y.unflatten(0, x.shape[:2])
+    for run in maps:
+        y = run(x.flatten(0, 1))
+        x = y.reshape(*x.shape[:2], *y.shape[1:])
     return x
 
 
-def _refuse_flatten(name: str, module: torch.nn.Module) -> None:
-    if isinstance(module, torch.nn.Flatten) and (module.start_dim not in (1, 2) or module.end_dim != -1):
-        raise KernelError(
-            f"{name} flattens axes {module.start_dim} to {module.end_dim}.",
-            remedy="use Flatten() for folded (B*T, ...), Flatten(2) for (B, T, ...): all axes of one sample and step.",
-            code="saf-module",
+def _fixed(name: str, module: torch.nn.Module) -> FixedMap:
+    """The map of a module on folded tensors [T * B, ...]."""
+    if isinstance(module, torch.nn.Flatten):
+        if module.start_dim not in (1, 2) or module.end_dim != -1:
+            raise KernelError(
+                f"{name} flattens axes {module.start_dim} to {module.end_dim}.",
+                remedy="use Flatten() for folded (B*T, ...), Flatten(2) for (B, T, ...): all of one sample and step.",
+                code="saf-module",
+            )
+        return partial(torch.flatten, start_dim=1)
+    if isinstance(module, torch.nn.AvgPool2d):
+        size, stride = (
+            value if isinstance(value, tuple) else (value, value) for value in (module.kernel_size, module.stride)
         )
+        if (
+            size == stride
+            and module.padding in (0, (0, 0))
+            and not module.ceil_mode
+            and module.divisor_override is None
+        ):
+            # torch's average keeps its input for the backward pass, which a sum has no need of
+            summed = SumPool2d(size)
+            return lambda x: summed(x) / (size[0] * size[1])
+    return module
 
 
 def _refuse_layer(name: str, layer: SpikingLayer) -> None:

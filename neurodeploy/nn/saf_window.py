@@ -16,9 +16,10 @@ from neurodeploy.kernels.saf import (
     accumulate_input,
     news,
     replaced,
+    silent,
     weight_sums,
 )
-from neurodeploy.nn.saf_stages import Stage, apply_fixed, neuron_parameters
+from neurodeploy.nn.saf_stages import FixedMap, Stage, apply_fixed, neuron_parameters
 
 
 class Moving(NamedTuple):
@@ -31,9 +32,7 @@ class Moving(NamedTuple):
 class Synapse:
     """Fixed maps, weights and fixed maps; in the recurrent form it carries its last input."""
 
-    def __init__(
-        self, before: list[torch.nn.Module], weighted: WeightedMap | None, after: list[torch.nn.Module]
-    ) -> None:
+    def __init__(self, before: list[FixedMap], weighted: WeightedMap | None, after: list[FixedMap]) -> None:
         self._before, self._weighted, self._after = before, weighted, after
         self._previous: torch.Tensor | None = None
 
@@ -126,7 +125,7 @@ class Window:
         if stage.neurons is None:
             return Moving(z, None)
         flat = z.flatten(2).contiguous()
-        state = self._states[index] or State(*(z.new_zeros(flat.shape[1:]) for _ in State._fields))
+        state = self._states[index] or silent(flat, self._form)
         neuron = stage.neurons.neuron
         output = accumulate(
             flat,

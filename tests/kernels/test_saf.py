@@ -459,9 +459,9 @@ def saved_bytes(run: Callable[[], Any], net: torch.nn.Module) -> int:
 
 
 def test_saf_f_keeps_the_last_step_only() -> None:
-    """Of each layer its input's accumulation and its accumulated potential, whatever the number of steps."""
+    """Of each layer its input's accumulation, and a byte per neuron, whatever the number of steps."""
     net, batch = network(0.9), 8
-    one_step = batch * sum(inputs + outputs for inputs, outputs in ((12, 30), (30, 20), (20, 7))) * 8
+    one_step = batch * sum(8 * inputs + outputs for inputs, outputs in ((12, 30), (30, 20), (20, 7)))
     for steps in (1, 6, 100):
         for block in (1, None):
             trained, x = nn.SAF(net, "saf_f", block=block), images(steps)

@@ -128,8 +128,8 @@ def test_state_that_is_passed_in_is_not_changed() -> None:
 
 def test_operators_pass_opcheck() -> None:
     z, state, values = case(4, 2, 5, torch.float32)
-    for form, kept in (("closed", "U"), ("recurrent", "u"), ("lif", "none")):
-        torch.library.opcheck(torch.ops.neurodeploy.saf_forward, (z, *state, *values[:3], form, 1, kept))
+    for form, keep in (("closed", True), ("recurrent", True), ("lif", False)):
+        torch.library.opcheck(torch.ops.neurodeploy.saf_forward, (z, *state, *values[:3], form, 1, keep))
     torch.library.opcheck(torch.ops.neurodeploy.saf_backward, (z, z.clone(), *values[1:], 0, 0.5, 1.0))
 
 
@@ -153,7 +153,8 @@ def test_nothing_is_kept_without_gradients() -> None:
         ({"z": lambda z: z.to("meta")}, "kernel-device"),
         ({"z": lambda z: z[0]}, "kernel-shape"),
         ({"z": lambda z: z.transpose(1, 2).contiguous().transpose(1, 2)}, "kernel-strides"),
-        ({"state": lambda s: s._replace(potential=s.potential[:1])}, "kernel-shape"),
+        ({"state": lambda s: s._replace(accumulation=s.accumulation[:1])}, "kernel-shape"),
+        ({"state": lambda s: s._replace(potential=s.potential[:1]), "form": lambda _: "lif"}, "kernel-shape"),
         ({"state": lambda s: s._replace(accumulation=s.accumulation.float())}, "kernel-dtype"),
         ({"values": lambda p: p._replace(decay=p.decay.expand(9).contiguous())}, "saf-decay"),
         ({"values": lambda p: p._replace(threshold=-p.threshold)}, "kernel-threshold"),
@@ -173,8 +174,8 @@ def test_refuses_what_it_cannot_run(change: dict[str, object], code: str) -> Non
     assert caught.value.code == code
 
 
-def test_clamp_is_refused_where_there_is_no_accumulated_potential() -> None:
+def test_clamp_is_refused_in_other_forms() -> None:
     z, state, values = case()
     with pytest.raises(KernelError) as caught:
-        saf.accumulate(z, state, values, Neuron(), "lif", clamp=saf.Clamp(1.0))
+        saf.accumulate(z, state, values, Neuron(), "recurrent", clamp=saf.Clamp(1.0))
     assert caught.value.code == "saf-form"
