@@ -11,6 +11,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from neurodeploy import nn
+    from neurodeploy.conversion.convert import convert
+    from neurodeploy.conversion.images import load_images
+    from neurodeploy.conversion.latency import latency_curve
+    from neurodeploy.conversion.torch_ann import fine_tune
     from neurodeploy.deployment import Deployment, compile, open
     from neurodeploy.graph.load import load
     from neurodeploy.graph.nir_reader import check_nir
@@ -36,9 +40,13 @@ _HOME = {
     "check_nir": "neurodeploy.graph.nir_reader",
     "compare_with_chip": "neurodeploy.validation.recorded",
     "compile": "neurodeploy.deployment",
+    "convert": "neurodeploy.conversion.convert",
+    "fine_tune": "neurodeploy.conversion.torch_ann",
     "first_divergence": "neurodeploy.validation.divergence",
     "largest_dt": "neurodeploy.validation.time_step",
+    "latency_curve": "neurodeploy.conversion.latency",
     "load": "neurodeploy.graph.load",
+    "load_images": "neurodeploy.conversion.images",
     "monte_carlo": "neurodeploy.validation.robustness",
     "open": "neurodeploy.deployment",
     "order_robustness": "neurodeploy.validation.robustness",
@@ -59,9 +67,13 @@ __all__ = [
     "check_nir",
     "compare_with_chip",
     "compile",
+    "convert",
+    "fine_tune",
     "first_divergence",
     "largest_dt",
+    "latency_curve",
     "load",
+    "load_images",
     "monte_carlo",
     "nn",
     "open",

@@ -46,6 +46,10 @@ class GraphError(NeurodeployError):
     """A network cannot be read into the graph, or the graph is not well-formed."""
 
 
+class ConvertError(NeurodeployError):
+    """An ANN cannot be turned into a spiking network."""
+
+
 class QuantizeError(NeurodeployError):
     """A layer cannot be expressed in the target's integers."""
 

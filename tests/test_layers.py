@@ -27,6 +27,7 @@ COMPILER = [
     "deployment",
     "fit",
     "validation",
+    "conversion",
     "report",
     "deploy",
 ]
@@ -84,10 +85,12 @@ def test_torch_is_imported_only_by_the_training_side(path: Path) -> None:
     imported = list(module_level_imports(path))
     optional = {"sinabs", "matplotlib", "samna"} - ({"sinabs"} if path.name.startswith("sinabs_") else set())
     assert not optional & {name.split(".")[0] for name in imported}
-    bridge = path.parent.name == "graph" and path.name.startswith("torch_")
+    bridge = path.parent.name in ("graph", "conversion") and path.name.startswith("torch_")
     if part(path) not in TORCH_AT_IMPORT and not bridge:
         # The bridge between torch modules and graphs is loaded only inside the functions that take or give modules.
-        assert not any(name.split(".")[0] == "torch" or ".graph.torch_" in name for name in imported)
+        assert not any(
+            name.split(".")[0] == "torch" or re.search(r"\.(graph|conversion)\.torch_", name) for name in imported
+        )
 
 
 def test_no_algorithm_and_no_chip_is_named_in_the_pipeline() -> None:

@@ -16,6 +16,7 @@ from neurodeploy.errors import CheckFailed, NeurodeployError, WorkerStoppedError
 #: verb -> what ``neurodeploy --help`` says of it, in the order of a project's life.
 VERBS = {
     "train": "Train a network from a YAML file; writes the run folder with its graph and held-out recordings.",
+    "convert": "Convert a trained ANN (.onnx) into a spiking network for a chip, with a report of what it costs.",
     "check": "Check a network against a chip: every rule it breaks, before anything is compiled.",
     "calibrate": "Choose weight ranges and thresholds on recordings, so that the chip fires as the trained network.",
     "quantize": "Turn a network's weights, thresholds and bounds into the chip's integers.",

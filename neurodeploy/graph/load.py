@@ -13,7 +13,8 @@ def load(path: str | Path, **options: Any) -> Graph:
     """Read a network file into the graph.
 
     Args:
-        path: ``.nir`` (options: see ``read_nir``) or ``.onnx`` written by ``save_graph`` (no options).
+        path: ``.nir`` (options: see ``read_nir``), or ``.onnx``: a graph that ``save_graph`` wrote, or a trained
+            feed-forward network of another tool (options: see ``read_onnx_network``).
         options: passed to the reader.
 
     Raises:
@@ -31,9 +32,9 @@ def load(path: str | Path, **options: Any) -> Graph:
 
         reader: Callable[..., Graph] = read_nir
     else:
-        from neurodeploy.graph.file import load_graph
+        from neurodeploy.graph.onnx_load import load_onnx
 
-        reader = load_graph
+        reader = load_onnx
     known = [name for name in inspect.signature(reader).parameters if name != "path"]
     unknown = [name for name in options if name not in known]
     if unknown:

@@ -346,6 +346,13 @@ class Concat(Node):
 
 
 @dataclass(frozen=True, eq=False)
+class Relu(Node):
+    """``max(x, 0)``: the unit of an ANN, which ``nd.convert`` turns into neurons."""
+
+    kind: ClassVar[str] = "Relu"
+
+
+@dataclass(frozen=True, eq=False)
 class Scale(Node):
     """``scale * x``, element by element; ``scale``: scalar array ``[]`` or of the node's shape."""
 

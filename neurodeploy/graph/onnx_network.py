@@ -1,4 +1,4 @@
-"""Trained feed-forward networks of other tools in ``.onnx`` into an ANN graph: Relu where a spiking network has neurons."""
+"""Trained feed-forward networks in ``.onnx`` into an ANN graph: Relu where a spiking network has neurons."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -43,9 +43,11 @@ MAX_POOL_REMEDY = (
 def read_onnx_network(path: str | Path, model: onnx.ModelProto, *, max_pool: MaxPool = "refuse") -> Graph:
     """Read a network of Conv, Gemm, MatMul, Add, Relu, pooling and normalisation, as the usual exporters write it.
 
-    Understood: Conv (2-D; ``auto_pad`` where the padding is symmetric), Gemm, MatMul and Add with constants (an Add behind a layer is its bias), Relu, AveragePool, GlobalAveragePool,
-    BatchNormalization, Flatten, Reshape to a vector, Dropout, Identity, Add and Concat of branches, constant folding, QuantizeLinear / DequantizeLinear and QONNX ``Quant`` on weights (their
-    dequantized values are taken) and on activations (left out, with a note). A Softmax at the end is left out with a note.
+    Understood: Conv (2-D; ``auto_pad`` where the padding is symmetric), Gemm, MatMul and Add with constants (an Add
+    behind a layer is its bias), Relu, AveragePool, GlobalAveragePool, BatchNormalization, Flatten, Reshape to a vector,
+    Dropout, Identity, Add and Concat of branches, nodes computed from constants alone, QuantizeLinear /
+    DequantizeLinear and QONNX ``Quant`` on weights (the dequantized values are taken) and on activations (left out,
+    with a note). A Softmax at the end is left out with a note.
 
     Args:
         path: for messages.
@@ -229,9 +231,7 @@ class _Reader:
                 "onnx-pool",
             )
         if _pair(attributes.get("dilations", (1, 1))) != (1, 1):
-            raise self._error(
-                self._name(node), "pooling with dilation.", "use pooling without dilation.", "onnx-pool"
-            )
+            raise self._error(self._name(node), "pooling with dilation.", "use pooling without dilation.", "onnx-pool")
         shape = self.shapes[self._source(node, node.input[0])]
         if attributes.get("ceil_mode", 0) and any(
             (size + 2 * p - k) % s for size, p, k, s in zip(shape[1:], padding, kernel, stride, strict=True)
@@ -400,7 +400,7 @@ class _Reader:
         return self.values[tensor]
 
     def _define(self, name: str, node: Node, inputs: Iterable[str], output: str) -> None:
-        sources = [self.values[tensor] if tensor in self.values else "" for tensor in inputs]
+        sources = [self.values.get(tensor, "") for tensor in inputs]
         if "" in sources:
             raise self._error(
                 name,
@@ -422,7 +422,7 @@ class _Reader:
             raise self._error(
                 tensor.name,
                 "its values are in another file.",
-                'save the model as one file: onnx.save(model, path, save_as_external_data=False).',
+                "save the model as one file: onnx.save(model, path, save_as_external_data=False).",
                 "onnx-external-data",
             )
         try:
@@ -477,30 +477,32 @@ def _fold_reshape(inputs: list[Constant], attributes: Attributes) -> Constant:
 
 def _fold_constant(inputs: list[Constant], attributes: Attributes) -> Constant:
     if "value" in attributes:
-        return numpy_helper.to_array(attributes["value"])
+        return np.asarray(numpy_helper.to_array(attributes["value"]))
     (value,) = attributes.values()
     return np.asarray(value)
 
 
 def _fold_dequantize(inputs: list[Constant], attributes: Attributes) -> Constant:
-    values, scale, *zero = inputs
-    shape = [1] * values.ndim
-    if scale.ndim:
-        shape[attributes.get("axis", 1)] = -1
-    offset = zero[0].reshape(shape if zero[0].ndim else ()) if zero else 0
-    return (values.astype(np.float32) - np.asarray(offset, np.float32)) * scale.reshape(shape if scale.ndim else ())
+    values, scale, offset = _along_axis(inputs, attributes)
+    return (values.astype(np.float32) - offset.astype(np.float32)) * scale
 
 
 def _fold_quantize(inputs: list[Constant], attributes: Attributes) -> Constant:
+    values, scale, offset = _along_axis(inputs, attributes)
+    limits = np.iinfo(offset.dtype)
+    rounded = np.rint(values / scale) + offset.astype(np.float64)
+    result: Constant = np.clip(rounded, limits.min, limits.max).astype(offset.dtype)
+    return result
+
+
+def _along_axis(inputs: list[Constant], attributes: Attributes) -> tuple[Constant, Constant, Constant]:
+    """Values, scale and zero point (uint8 0 where there is none), the last two shaped to go along their axis."""
     values, scale, *zero = inputs
-    kind = zero[0].dtype if zero else np.dtype(np.uint8)
+    offset = zero[0] if zero else np.zeros((), np.uint8)
     shape = [1] * values.ndim
     if scale.ndim:
         shape[attributes.get("axis", 1)] = -1
-    offset = zero[0].reshape(shape if zero[0].ndim else ()) if zero else 0
-    limits = np.iinfo(kind)
-    rounded = np.rint(values / scale.reshape(shape if scale.ndim else ())) + np.asarray(offset, np.float64)
-    return np.clip(rounded, limits.min, limits.max).astype(kind)
+    return values, scale.reshape(shape if scale.ndim else ()), offset.reshape(shape if offset.ndim else ())
 
 
 def _fold_quant(inputs: list[Constant], attributes: Attributes) -> Constant:
@@ -513,7 +515,8 @@ def _fold_quant(inputs: list[Constant], attributes: Attributes) -> Constant:
         low, high = -(2 ** (width - 1)) + int(attributes.get("narrow", 0)), 2 ** (width - 1) - 1
     else:
         low, high = 0, 2**width - 1 - int(attributes.get("narrow", 0))
-    return scale * (np.clip(np.rint(values / scale + zero), low, high) - zero)
+    result: Constant = scale * (np.clip(np.rint(values / scale + zero), low, high) - zero)
+    return result
 
 
 _FOLDED: Mapping[str, Callable[[list[Constant], Attributes], Constant]] = {
