@@ -1,8 +1,8 @@
 """Two published MNIST networks from ONNX to the emulated Speck: accuracy, latency and SynOps on 10,000 test images.
 
 Run from the repository's root: ``python benchmarks/convert_mnist.py``. Rewrites ``convert_mnist.md`` and ``.json`` in
-``benchmarks/results``, and one picture per network. Networks and images are those of ``../shared/data``; without them it says so.
-The results do not depend on the machine, but for the training on, which is repeatable on one machine.
+``benchmarks/results``, and one picture per network. Networks and images are those of ``../shared/data``; without them
+it says so. The results do not depend on the machine, but for the training on, which is repeatable on one machine.
 """
 
 import subprocess
