@@ -15,6 +15,7 @@ from neurodeploy.graph.nodes import (
     Flatten,
     Linear,
     Neuron,
+    Relu,
     Scale,
     SumPool2d,
     Threshold,
@@ -95,6 +96,10 @@ def _concat(context: Context, name: str, node: Concat, inputs: Sequence[Value]) 
     return _operator(context, "Concat", [value.name for value in inputs], name, axis=1)
 
 
+def _relu(context: Context, name: str, node: Relu, inputs: Sequence[Value]) -> Value:
+    return _operator(context, "Relu", [inputs[0].name], name)
+
+
 def _scale(context: Context, name: str, node: Scale, inputs: Sequence[Value]) -> Value:
     return _operator(context, "Mul", [context.parameter(name, "scale", FLOAT), inputs[0].name], name)
 
@@ -120,6 +125,7 @@ FLOAT_WRITERS: Table = {
     Flatten: _flatten,
     Add: _add,
     Concat: _concat,
+    Relu: _relu,
     Scale: _scale,
     Threshold: _threshold,
     LI: _membrane,

@@ -20,7 +20,5 @@ def load_onnx(path: str | Path, *, max_pool: MaxPool = "refuse") -> Graph:
     if not is_own(model):
         return read_onnx_network(path, model, max_pool=max_pool)
     if max_pool != "refuse":
-        raise GraphError(
-            f"{path}: a graph of neurodeploy has no MaxPool.", remedy="leave max_pool out.", code="option"
-        )
+        raise GraphError(f"{path}: a graph of neurodeploy has no MaxPool.", remedy="leave max_pool out.", code="option")
     return from_onnx(path, model, data)

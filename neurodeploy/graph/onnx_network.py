@@ -418,13 +418,6 @@ class _Reader:
         self.edges += [(source, name) for source in sources]
 
     def _array(self, tensor: onnx.TensorProto) -> Constant:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-            raise self._error(
-                tensor.name,
-                "its values are in another file.",
-                "save the model as one file: onnx.save(model, path, save_as_external_data=False).",
-                "onnx-external-data",
-            )
         try:
             return numpy_helper.to_array(tensor)
         except (ValueError, TypeError, KeyError) as error:
