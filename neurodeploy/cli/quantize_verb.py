@@ -14,6 +14,7 @@ class QuantizeOptions(ModelOptions):
     """Options of ``neurodeploy quantize``."""
 
     out: Path = Field(Path("build"), description="folder to write to.", json_schema_extra={"short": "-o"})
+    qdq: bool = Field(False, description="also write qdq.onnx: float32 with DequantizeLinear before every integer.")
 
 
 @verb(QuantizeOptions)
@@ -25,6 +26,8 @@ def command(options: QuantizeOptions) -> dict[str, Any]:
     steps = Steps(options.verbose)
     _, quantized = quantize_model(options, steps)
     quantized.save(options.out)
+    if options.qdq:
+        quantized.save_qdq(options.out / "qdq.onnx")
     write_resolved(options, options.out / "quantize.yaml")
     say_quantization(quantized.layers)
     say_notes(quantized.notes)

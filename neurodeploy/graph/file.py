@@ -16,6 +16,7 @@ def save_graph(
     *,
     annotations: Mapping[str, Mapping[str, str]] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    scales: Mapping[str, float] | None = None,
 ) -> None:
     """Write a float or integer graph to ``path`` (``.onnx``); equal arguments give equal bytes.
 
@@ -24,6 +25,8 @@ def save_graph(
         path: the file.
         annotations: node -> entries for the metadata of its operators, such as the core it is placed on.
         provenance: where the graph comes from, JSON-ready.
+        scales: node -> scale of an integer graph's nodes: the file computes in float32 with ``DequantizeLinear`` in
+            front of every integer (QDQ), instead of in integers. It loads as the same integer graph.
 
     Raises:
         GraphError: ``path`` has another suffix, or a node cannot be written exactly.
@@ -34,7 +37,7 @@ def save_graph(
     path = Path(path)
     if path.suffix != ".onnx":
         raise GraphError(f"{path}: graphs are written as .onnx.", remedy=f"use {path.stem}.onnx.", code="suffix")
-    data = signed(to_onnx(graph, annotations=annotations, provenance=provenance))
+    data = signed(to_onnx(graph, annotations=annotations, provenance=provenance, scales=scales))
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 

@@ -1,6 +1,7 @@
 """An ONNX model while it is being written: unique names, initializers, functions, metadata on every node."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import onnx
 from numpy.typing import DTypeLike
 from onnx import helper
 
-from neurodeploy.graph.nodes import Array
+from neurodeploy.graph.nodes import Array, Node
 
 #: The operator sets: the standard one, and the domain of the neurons (model-local functions).
 OPSET, IR_VERSION = 21, 10
@@ -51,10 +52,12 @@ class Builder:
 
     Args:
         reserved: names that only their owners may use (the nodes of the graph).
+        annotations: node of the graph -> entries for the metadata of its operators.
     """
 
-    def __init__(self, reserved: Iterable[str]) -> None:
+    def __init__(self, reserved: Iterable[str], annotations: Mapping[str, Mapping[str, str]]) -> None:
         self.reserved = set(reserved)
+        self.annotations = annotations
         self.taken: set[str] = set()
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
@@ -62,10 +65,26 @@ class Builder:
         self.inputs: list[onnx.ValueInfoProto] = []
         self.outputs: list[onnx.ValueInfoProto] = []
         self.owner = ""
-        self.annotations: Mapping[str, str] = {}
+        self.scope = ""
+        self.metadata: dict[str, str] = {}
+
+    def own(self, name: str, node: Node) -> None:
+        """What follows belongs to this node of the graph."""
+        self.owner = name
+        self.metadata = {"neurodeploy.node": name, "neurodeploy.kind": node.kind, **self.annotations.get(name, {})}
+
+    @contextmanager
+    def body(self) -> Iterator[list[onnx.NodeProto]]:
+        """Collect the nodes of one time step for the body of a Scan; their names end in ``.step``."""
+        outer, self.nodes, self.scope = self.nodes, [], ".step"
+        try:
+            yield self.nodes
+        finally:
+            self.nodes, self.scope = outer, ""
 
     def name(self, wanted: str) -> str:
-        """``wanted``, or with underscores appended where another value has this name."""
+        """``wanted``, with underscores appended where another value has this name."""
+        wanted += self.scope
         while wanted in self.taken or (wanted in self.reserved and wanted != self.owner):
             wanted += "_"
         self.taken.add(wanted)
@@ -92,7 +111,7 @@ class Builder:
         """Append a node that belongs to the graph node in turn (``owner``); returns the outputs' names."""
         outputs = [self.name(name) for name in wanted]
         node = helper.make_node(operator, inputs, outputs, name=outputs[0], domain=domain, **attributes)
-        helper.set_metadata_props(node, {"neurodeploy.node": self.owner, **self.annotations})
+        helper.set_metadata_props(node, self.metadata)
         self.nodes.append(node)
         return outputs
 

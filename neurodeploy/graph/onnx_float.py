@@ -12,6 +12,7 @@ from neurodeploy.graph.nodes import (
     Concat,
     Conv1d,
     Conv2d,
+    Delay,
     Flatten,
     Linear,
     Neuron,
@@ -114,6 +115,41 @@ def _membrane(context: Context, name: str, node: Neuron | LI, inputs: Sequence[V
     return Value(context.neurons(name, node, inputs[0], FLOAT), FLOAT)
 
 
+def _delay(context: Context, name: str, node: Delay, inputs: Sequence[Value]) -> Value:
+    """The state is the inputs still under way, ``[B, longest delay, *shape]``, oldest first."""
+    builder, shape, longest = context.builder, context.graph.shapes[name], int(np.max(node.steps))
+    history_shape, axes = (longest, *shape), range(2, 2 + len(shape))
+    zero = builder.constant(f"{name}.history_default", np.zeros((), FLOAT))
+    given = context.state(name, "history", history_shape, zero, FLOAT)
+    history = context.complete(f"{name}.history", given, zero)
+    history = builder.add("Transpose", [history], f"{name}.history.by_step", perm=[1, 0, *axes])
+    arriving = context.by_step(name, inputs[0], shape)
+    both = builder.add("Concat", [history, arriving], f"{name}.history.all", axis=0)
+    first, length = builder.integers(f"{name}.first", [0]), builder.integers(f"{name}.length", [1])
+    steps = builder.add("Slice", [context.steps_batch, first, length], f"{name}.steps_run")
+    if np.ndim(node.steps) == 0:
+        delayed = builder.add("Slice", [both, first, steps], f"{name}.delayed")
+    else:
+        ahead = builder.constant(f"{name}.ahead", longest - np.asarray(node.steps, np.int64))
+        zero_step, one = (
+            builder.constant(f"{name}.{word}", np.array(number)) for word, number in (("zero", 0), ("one", 1))
+        )
+        last = builder.add("Squeeze", [steps], f"{name}.steps_run.number")
+        times = builder.add("Range", [zero_step, last, one], f"{name}.times")
+        column = builder.integers(f"{name}.times.shape", [-1, *[1] * (1 + len(shape))])
+        times = builder.add("Reshape", [times, column], f"{name}.times.column")
+        at = builder.add("Add", [times, ahead], f"{name}.at.one")
+        size = builder.add("Shape", [arriving], f"{name}.size")
+        at = builder.add("Expand", [at, size], f"{name}.at")
+        delayed = builder.add("GatherElements", [both, at], f"{name}.delayed", axis=0)
+    end = builder.integers(f"{name}.end", [2**62])
+    final = builder.add("Slice", [both, steps, end], f"{name}.under_way")
+    final = builder.add("Transpose", [final], f"{name}.history_final", perm=[1, 0, *axes])
+    context.next_state(name, "history", history_shape, final, FLOAT)
+    folded = builder.integers(f"{name}.folded.shape", [-1, *shape])
+    return _operator(context, "Reshape", [delayed, folded], name)
+
+
 #: One entry per node kind.
 FLOAT_WRITERS: Table = {
     Conv1d: _conv,
@@ -128,6 +164,7 @@ FLOAT_WRITERS: Table = {
     Relu: _relu,
     Scale: _scale,
     Threshold: _threshold,
+    Delay: _delay,
     LI: _membrane,
     Neuron: _membrane,
 }

@@ -12,15 +12,16 @@ import numpy as np
 import onnx
 
 from neurodeploy import __version__
-from neurodeploy.errors import GraphError
 from neurodeploy.files import canonical_json
 from neurodeploy.graph.graph import Graph
-from neurodeploy.graph.nodes import Array, Input, Output
+from neurodeploy.graph.loops import units
+from neurodeploy.graph.nodes import Array, Feedback, Input, Output
 from neurodeploy.graph.onnx_build import Builder
-from neurodeploy.graph.onnx_context import Context, Table, Value
+from neurodeploy.graph.onnx_context import Context, Table, Value, write_node
 from neurodeploy.graph.onnx_fields import encode_node
 from neurodeploy.graph.onnx_float import FLOAT_WRITERS
 from neurodeploy.graph.onnx_integer import INPUT_LARGEST, INPUT_TYPE, INTEGER_WRITERS, is_integer
+from neurodeploy.graph.onnx_loop import write_loop
 
 #: Entries of the model's metadata.
 DESCRIPTION, PROVENANCE = "neurodeploy.graph", "neurodeploy.provenance"
@@ -36,6 +37,7 @@ def to_onnx(
     *,
     annotations: Mapping[str, Mapping[str, str]] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    scales: Mapping[str, float] | None = None,
 ) -> onnx.ModelProto:
     """Write ``graph`` as an ONNX model.
 
@@ -43,33 +45,31 @@ def to_onnx(
         graph: float, or integer as ``quantize`` makes it.
         annotations: node -> entries for the metadata of its operators, such as the core it is placed on.
         provenance: where the graph comes from, JSON-ready.
+        scales: node -> scale of an integer graph's nodes: write the network in float32 with ``DequantizeLinear`` in
+            front of every integer (QDQ; ``number = integer / scale``), instead of integer operators.
 
     Raises:
         GraphError: a node has no ONNX form, or a field or sum that cannot be written exactly.
     """
-    integer = is_integer(graph)
+    integer = is_integer(graph) and not scales
     table: Table = INTEGER_WRITERS if integer else FLOAT_WRITERS
-    builder = Builder(graph.nodes)
-    context = Context(graph, builder)
+    builder = Builder(graph.nodes, annotations or {})
+    context = Context(graph, builder, scales=scales or {})
     description = _describe(context)
     values: dict[str, Value] = {}
-    for name, node in graph.nodes.items():
-        builder.owner = name
-        builder.annotations = {"neurodeploy.kind": node.kind, **(annotations or {}).get(name, {})}
+    for unit in units(graph):
+        name, node = unit[0], graph.nodes[unit[0]]
+        if len(unit) > 1 or isinstance(node, Feedback):
+            values.update(write_loop(context, table, unit, values))
+            continue
+        builder.own(name, node)
         inputs = [values[source] for source in graph.predecessors(name)]
         if isinstance(node, Input):
             values[name] = _input(context, name, integer)
         elif isinstance(node, Output):
             _output(context, name, inputs[0], integer)
-        elif type(node) in table:
-            values[name] = table[type(node)](context, name, node, inputs)
         else:
-            raise GraphError(
-                f"{name}: a {node.kind} has no ONNX form.",
-                remedy="replace it; the kinds that have one are "
-                f"{', '.join(sorted(kind.kind for kind in table))}, Input and Output.",
-                code="unsupported-node",
-            )
+            values[name] = write_node(context, table, name, inputs)
     metadata = {DESCRIPTION: canonical_json(description)}
     if provenance:
         metadata[PROVENANCE] = canonical_json(provenance)
@@ -78,7 +78,7 @@ def to_onnx(
 
 def describe(graph: Graph) -> tuple[dict[str, Any], list[onnx.TensorProto]]:
     """All of the graph as JSON-ready data, and the arrays it refers to by name."""
-    context = Context(graph, Builder(graph.nodes))
+    context = Context(graph, Builder(graph.nodes, {}))
     return _describe(context), context.builder.initializers
 
 
@@ -115,8 +115,6 @@ def _output(context: Context, name: str, value: Value, integer: bool) -> None:
     builder, shape = context.builder, context.graph.shapes[name]
     result = np.dtype(np.int64 if integer else np.float32)
     wide = value.name if value.dtype == result else builder.cast(value.name, f"{name}.wide", result)
-    own_shape = builder.integers(f"{name}.shape", shape)
-    unfolded = builder.add("Concat", [context.steps_batch, own_shape], f"{name}.by_step.shape", axis=0)
-    by_step = builder.add("Reshape", [wide, unfolded], f"{name}.by_step")
+    by_step = context.by_step(name, Value(wide, result), shape)
     builder.add("Transpose", [by_step], name, perm=[1, 0, *range(2, 2 + len(shape))])
     builder.model_output(name, result, ["B", "T", *shape])

@@ -76,14 +76,26 @@ class Quantized:
 
         The widths, the passes and the scale of each layer are part of the file's provenance.
         """
-        origin = {
+        origin = {**self._origin(), **(provenance or {})}
+        save_graph(self.graph, Path(folder) / GRAPH_FILE, annotations=annotations, provenance=origin)
+        write_json(Path(folder) / REPORT_FILE, self.report())
+
+    def save_qdq(self, path: str | Path) -> None:
+        """Write the network in the units of the float network, as ``.onnx`` with ``DequantizeLinear`` (QDQ).
+
+        It simulates the quantization in float32 for tools that read that form: the integers of the file divided by
+        the scale of their layer.
+        """
+        layers = self.layers.values()
+        scales = {name: float(layer.scale) for layer in layers for name in (layer.layer, layer.neuron)}
+        save_graph(self.graph, path, provenance=self._origin(), scales=scales)
+
+    def _origin(self) -> dict[str, Any]:
+        return {
             **asdict(self.spec),
             "passes": [step.__name__ for step in PASSES],
             "scales": {name: float(layer.scale) for name, layer in self.layers.items()},
-            **(provenance or {}),
         }
-        save_graph(self.graph, Path(folder) / GRAPH_FILE, annotations=annotations, provenance=origin)
-        write_json(Path(folder) / REPORT_FILE, self.report())
 
 
 def load_quantized(folder: str | Path) -> Quantized:

@@ -13,7 +13,7 @@ import yaml
 from neurodeploy.cli import VERBS
 from neurodeploy.events.array import make_events
 from neurodeploy.events.dataset import EventDataset, save_npz
-from neurodeploy.graph.file import save_graph
+from neurodeploy.graph.file import load_graph, save_graph
 from neurodeploy.graph.nodes import Conv2d, SumPool2d
 from tests.cli.conftest import chain, neuron, weights
 
@@ -233,3 +233,11 @@ def test_a_split_layer_goes_through_every_verb_by_its_name(cli, tmp_path):
     assert runs["event_driven"]["layers"]["n2"]["neurons"] == 64 * 32 * 32
     assert cli("report", tmp_path / "run").code == 0
     assert "n2[32:64]" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_quantize_writes_the_simulated_form_on_request(tmp_path, cli, small_graph):
+    save_graph(small_graph, tmp_path / "model.onnx")
+    assert cli("quantize", tmp_path / "model.onnx", "-o", tmp_path / "a").code == 0
+    assert not (tmp_path / "a" / "qdq.onnx").exists()
+    assert cli("quantize", tmp_path / "model.onnx", "--qdq", "-o", tmp_path / "b").code == 0
+    assert load_graph(tmp_path / "b" / "qdq.onnx") == load_graph(tmp_path / "a" / "quantized.onnx")

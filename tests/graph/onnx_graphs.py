@@ -15,6 +15,8 @@ from neurodeploy.graph.nodes import (
     Concat,
     Conv1d,
     Conv2d,
+    Delay,
+    Feedback,
     Flatten,
     Input,
     Linear,
@@ -57,7 +59,8 @@ class Drawn:
         name = self.draw(st.text("ab./ü", min_size=1, max_size=3)) + str(len(self.nodes))
         self.nodes[name] = node
         self.edges += [(source, name) for source in sources]
-        self.shapes[name] = node.output_shape(name, [self.shapes[source] for source in sources])
+        if not isinstance(node, Feedback):
+            self.shapes[name] = node.output_shape(name, [self.shapes[source] for source in sources])
         return name
 
     def membrane(self, shape: Shape) -> dict[str, Any]:
@@ -134,11 +137,31 @@ class Drawn:
                 return self.add(Threshold(np.float32(1)), self.add(LI(**self.membrane(shape)), source))
         return self.neuron(self.weighted(source))
 
+    def loop(self, source: str) -> str:
+        """Neurons that also get their own spikes of the step before, through a delay or weights or as they are."""
+        shape = self.shapes[source]
+        back = self.add(Feedback(shape))
+        self.shapes[back] = shape
+        last = neurons = self.neuron(self.add(Add(), source, back))
+        inner = self.pick("delay", "nothing", *["weights"] * (len(shape) == 1))
+        if inner == "delay":
+            last = self.delay(neurons)
+        elif inner == "weights":
+            last = self.add(Linear(self.weights(*shape, *shape)), neurons)
+        self.edges.append((last, back))
+        return self.pick(neurons, last)
+
+    def delay(self, source: str) -> str:
+        steps = self.rng.integers(0, 4, self.pick((), self.shapes[source]))
+        return self.add(Delay(np.asarray(steps, np.int32)), source)
+
     def block(self, source: str) -> str:
-        """A layer, or two branches that meet."""
-        join = self.pick(None, None, Add, Concat)
+        """A layer, a loop, or two branches that meet."""
+        join = self.pick(None, None, *[] if self.integer else ["loop", "delay"], Add, Concat)
         if join is None:
             return self.layer(source)
+        if join in ("loop", "delay"):
+            return self.loop(source) if join == "loop" else self.delay(source)
         left, right = self.neuron(source), self.neuron(source)
         return self.add(join(), *self.pick((left, right), (right, left)))
 

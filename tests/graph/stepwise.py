@@ -11,6 +11,8 @@ from neurodeploy.graph.nodes import (
     Concat,
     Conv1d,
     Conv2d,
+    Delay,
+    Feedback,
     Flatten,
     Input,
     Linear,
@@ -29,6 +31,8 @@ class Stepwise:
     def __init__(self, graph: Graph, kind: type) -> None:
         self.graph, self.kind = graph, kind
         self.potentials: dict[str, np.ndarray] = {}
+        self.under_way: dict[str, np.ndarray] = {}  # of a Delay, (B, longest, *shape)
+        self.before: dict[str, np.ndarray] = {}  # of a Feedback
 
     def run(self, raster: np.ndarray) -> dict[str, np.ndarray]:
         """Every node's values ``(B, T, ...)`` for the only Input's raster ``(B, T, ...)``."""
@@ -36,8 +40,14 @@ class Stepwise:
         for step in np.moveaxis(raster.astype(self.kind), 1, 0):
             values: dict[str, np.ndarray] = {}
             for name, node in self.graph.nodes.items():
+                if isinstance(node, Feedback):
+                    values[name] = self.before.get(name, np.zeros((len(step), *node.shape), self.kind))
+                    continue
                 inputs = [values[source] for source in self.graph.predecessors(name)]
                 values[name] = step if isinstance(node, Input) else self.value(name, node, inputs)
+            for name, node in self.graph.nodes.items():
+                if isinstance(node, Feedback):
+                    self.before[name] = values[self.graph.predecessors(name)[0]]
             steps.append(values)
         return {name: np.stack([values[name] for values in steps], 1) for name in self.graph.nodes}
 
@@ -60,6 +70,13 @@ class Stepwise:
                     for part in (node.mean, node.variance, node.scale, node.shift)
                 )
                 return self.exact(scale * (x - mean) / np.sqrt(variance + node.epsilon) + shift)
+            case Delay():
+                longest = int(np.max(node.steps))
+                before = self.under_way.get(name, np.zeros((len(x), longest, *x.shape[1:]), self.kind))
+                line = np.concatenate([before, x[:, None]], 1)
+                self.under_way[name] = line[:, 1:]
+                at = np.broadcast_to(longest - np.asarray(node.steps, np.int64), x.shape)
+                return np.take_along_axis(line, at[:, None], 1)[:, 0]
             case Flatten():
                 return x.reshape(len(x), -1)
             case Add():

@@ -1,5 +1,6 @@
 """Graphs as ONNX models: they are valid, survive the disk, and stock runtimes give the graph's own spikes."""
 
+from dataclasses import fields, replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from neurodeploy.errors import GraphError
 from neurodeploy.graph.file import graph_hash, load_graph, save_graph
 from neurodeploy.graph.graph import Graph
-from neurodeploy.graph.nodes import Conv2d, Flatten, Input, Linear, Neuron, Node, Output
+from neurodeploy.graph.nodes import LI, Add, Conv2d, Delay, Feedback, Flatten, Input, Linear, Neuron, Node, Output
 from neurodeploy.graph.onnx_writer import to_onnx
 from neurodeploy.quantize import quantize
 from tests.graph.onnx_graphs import random_graphs
@@ -73,8 +74,9 @@ def test_stock_runtimes_give_what_the_nodes_say(integer, data):
     assert np.array_equal(found[name], values[name])
     for key, value in found.items():
         assert np.array_equal(value, reference[key]), key
-    finals = [value for key, value in found.items() if key != name]
-    assert all(map(np.array_equal, finals, oracle.potentials.values()))
+    for label, states in {"v": oracle.potentials | oracle.before, "history": oracle.under_way}.items():
+        for node, state in states.items():
+            assert np.array_equal(found[f"{node}.{label}_final"], state), node
 
 
 def test_every_layers_spikes_in_every_bin():
@@ -110,6 +112,60 @@ def test_a_recording_in_pieces_gives_the_same(quantized):
     mixed = run(model, events[:, 4:], **fewer)["output"]
     assert np.array_equal(mixed[0], second["output"][0])
     assert np.array_equal(mixed[1], run(model, events[1:, 4:])["output"][0])
+
+
+def recurrent() -> Graph:
+    """Neurons that excite each other, one and three steps later."""
+    nodes = {
+        "input": Input((6,)),
+        "back": Feedback((6,)),
+        "sum": Add(),
+        "neurons": Neuron(np.float32(1), decay=np.float32(0.5)),
+        "weights": Linear(numbers(6, 6)),
+        "late": Delay(np.array([0, 0, 1, 2, 2, 0])),
+        "readout": LI(decay=np.float32(0.5), input_gain=np.float32(0.5)),
+        "output": Output(),
+    }
+    edges = [("input", "sum"), ("back", "sum"), ("sum", "neurons"), ("neurons", "weights"), ("weights", "late")]
+    return Graph(nodes, (*edges, ("late", "back"), ("neurons", "readout"), ("readout", "output")))
+
+
+def test_a_recurrent_network_is_one_scan_and_streams():
+    graph = recurrent()
+    model = to_onnx(graph)
+    onnx.checker.check_model(model, full_check=True)
+    assert [node.op_type for node in model.graph.node].count("Scan") == 1
+    events = raster(graph, 5, steps=12)
+    whole, first = run(model, events), run(model, events[:, :5])
+    oracle = Stepwise(graph, np.float32)
+    values = oracle.run(events)
+    assert np.array_equal(whole["output"], values["output"])
+    assert values["neurons"].any()
+    assert set(whole) == {"output", "back.v_final", "neurons.v_final", "late.history_final", "readout.v_final"}
+    states = {key.replace("_final", "_initial"): value for key, value in first.items() if key != "output"}
+    second = run(model, events[:, 5:], **states)
+    for key, value in whole.items():
+        pieces = np.concatenate([first[key], second[key]], 1) if key == "output" else second[key]
+        assert np.array_equal(pieces, value), key
+
+
+def test_simulated_quantization_is_the_integers_over_their_scale(tmp_path):
+    neuron = Neuron(np.float32(1), np.float32(-1), initial_v=numbers(4, 6, 6) / 4)
+    quantized = quantize(chain(Conv2d(numbers(4, 2, 3, 3), numbers(4) / 9), neuron))
+    quantized.save_qdq(tmp_path / "qdq.onnx")
+    model = onnx.load(tmp_path / "qdq.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert [node.op_type for node in model.graph.node].count("DequantizeLinear") == 5
+    assert load_graph(tmp_path / "qdq.onnx") == quantized.graph
+    scale = np.float64(quantized.layers["n0"].scale)
+    changed = {}
+    for name, node in quantized.graph.nodes.items():
+        values = {part.name: getattr(node, part.name) for part in fields(node)}
+        parts = {k: v for k, v in values.items() if getattr(v, "dtype", np.dtype(float)).kind == "i"}
+        changed[name] = replace(node, **{k: (v * np.float32(1 / scale)).astype(np.float32) for k, v in parts.items()})
+    events = raster(quantized.graph, 6)
+    expected = run(to_onnx(quantized.graph.with_nodes(changed)), events)
+    assert all(np.array_equal(value, expected[key]) for key, value in run(model, events).items())
 
 
 def test_time_and_batch_are_symbolic_and_names_tell_what_is_what():
