@@ -72,9 +72,9 @@ def test_quantize_map_and_check_run_alone(tmp_path, cli, small_graph):
 
 
 def test_settings_of_the_chip_are_read_from_a_file(tmp_path, cli, small_graph):
-    save_graph(small_graph, tmp_path / "model.safetensors")
+    save_graph(small_graph, tmp_path / "model.onnx")
     (tmp_path / "chip.yaml").write_text("decimators: {n4: 4}\n")
-    options = [tmp_path / "model.safetensors", "--settings", tmp_path / "chip.yaml", "--json"]
+    options = [tmp_path / "model.onnx", "--settings", tmp_path / "chip.yaml", "--json"]
     assert any("1 of 4" in note for note in cli("compile", *options, "-o", tmp_path / "run").json["notes"])
     assert any(note["code"] == "decimator" for note in cli("map", *options, "-o", tmp_path / "m").json["notes"])
     assert any(finding["code"] == "decimator" for finding in cli("check", *options).json["findings"])
