@@ -4,13 +4,14 @@ BIN := $(VENV)/bin
 DEMO := runs/demo
 SOURCES := pyproject.toml constraints.txt $(shell find kernels targets neurodeploy/native -name '*.cpp' -o -name '*.hpp' -o -name CMakeLists.txt)
 
-.PHONY: help demo test lint wheel bench clean
+.PHONY: help demo test lint wheel sanitize bench clean
 
 help:
 	@echo "make demo   train on digits, compile for speck2f, emulate, validate, write runs/demo/report.html"
 	@echo "make test   run the tests"
 	@echo "make lint   ruff, mypy"
 	@echo "make wheel  build the wheel and check what is in it"
+	@echo "make sanitize  run the emulator's tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make bench  run the benchmarks and rewrite benchmarks/results/"
 
 $(VENV)/.python:
@@ -53,6 +54,9 @@ lint: $(VENV)/.dev
 wheel: $(VENV)/.dev
 	rm -rf dist && $(BIN)/python -m build --outdir dist .
 	$(BIN)/python tests/wheel_contents.py dist/*.whl
+
+sanitize: $(VENV)/.dev
+	$(BIN)/python tests/sanitized.py
 
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/exodus_cpu.py

@@ -21,6 +21,7 @@ from neurodeploy.events.array import EventArray, as_events
 from neurodeploy.events.dataset import EventDataset
 from neurodeploy.events.stream import BLOCK_RECORDS, EventFile
 from neurodeploy.files import replacing
+from neurodeploy.guarded_read import check_hdf5
 
 _MAX_RATIO = 2_000  # deflate reaches 1032:1; a file that claims more than this is damaged
 _MAX_CHUNK_BYTES = 1 << 26
@@ -67,6 +68,7 @@ def _open(file: EventFile) -> Any:
     if importlib.util.find_spec("hdf5plugin"):
         importlib.import_module("hdf5plugin")  # registers its filters
     try:
+        check_hdf5(file.path)
         return h5py.File(file.path, "r")
     except (OSError, RuntimeError, ValueError) as error:
         raise file.damaged(f"HDF5 cannot open it ({str(error)[:200]})") from error

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from neurodeploy.errors import GraphError
+from neurodeploy.guarded_read import check_hdf5
 
 #: The fields of one stored node by name: arrays, numbers, strings, or nested dictionaries.
 Fields = dict[str, Any]
@@ -86,6 +87,7 @@ def _stored(path: Path) -> Any:
     """The file as nested dictionaries. All reading of HDF5 happens here, and what comes out is plain data."""
     import h5py
 
+    check_hdf5(path)
     with h5py.File(path, "r") as file:
         return _content(file, _Budget(_LARGEST))
 
