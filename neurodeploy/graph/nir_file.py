@@ -167,7 +167,7 @@ def _flatten(path: Path, prefix: str, root: Fields) -> tuple[dict[str, Fields], 
     edges = [(_end(path, prefix, names, a), _end(path, prefix, names, b)) for a, b in stored.reshape(-1, 2)]
     for key, fields in root["nodes"].items():
         name = names[key]
-        if not isinstance(fields, dict) or "type" not in fields:
+        if not isinstance(fields, dict) or not isinstance(fields.get("type"), str):
             raise GraphError(
                 f"{path}: node {name} has no type.",
                 remedy="write the file again with nir.write.",
