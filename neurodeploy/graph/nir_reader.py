@@ -304,4 +304,6 @@ _FROM_SHAPES = ("shape", "input_shape", "input_type", "metadata")
 def _same(stored: StoredNode, fields: Fields | None) -> bool:
     ours = {key: value for key, value in (fields or {}).items() if key not in _FROM_SHAPES}
     theirs = {key: value for key, value in stored.fields.items() if key not in _FROM_SHAPES}
+    if "v_reset" not in ours and not np.any(theirs.get("v_reset", 0)):
+        theirs.pop("v_reset", None)  # nir.read fills in 0 where none is stored
     return ours.keys() == theirs.keys() and all(np.array_equal(ours[key], theirs[key]) for key in ours)

@@ -394,9 +394,13 @@ _FORM = (
 )
 
 
+#: Choices that NIR's equations make, although our reader follows other conventions for some files.
+_AS_NIR_SAYS = {"reset": ("zero", "value"), "compare": (">",), "spikes": ("single",)}
+
+
 def _loss(field: str, value: Any, read: Any) -> str | None:
     """The remark for a field that only the metadata says; None where another reader loses nothing."""
-    if field in _FORM or (field == "v_reset" and read is not None):
+    if field in _FORM or (field == "v_reset" and read is not None) or value in _AS_NIR_SAYS.get(field, ()):
         return None
     if isinstance(value, np.ndarray | np.generic):
         return f"{field} is in the metadata only"

@@ -477,7 +477,7 @@ class Membrane(Node):
             )
         factors = step_factors(self.scheme, self.dt_us, self.tau, self.r)
         for part, wanted in zip(("decay", "input_gain"), factors, strict=True):
-            if not np.array_equal(np.asarray(getattr(self, part), np.float32), wanted.astype(np.float32)):
+            if not np.all(np.asarray(getattr(self, part), np.float32) == wanted.astype(np.float32)):
                 raise GraphError(
                     f"{name}: {part} is not what scheme {self.scheme!r} makes of tau, r and dt_us.",
                     remedy=f"leave scheme, dt_us, tau and r out where {part} is changed.",
