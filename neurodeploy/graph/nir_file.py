@@ -153,6 +153,16 @@ def _end(path: Path, prefix: str, names: dict[str, str], stored: Any) -> str:
     )
 
 
+def _add(path: Path, nodes: dict[str, Fields], more: dict[str, Fields]) -> None:
+    if twice := sorted(nodes.keys() & more.keys()):
+        raise GraphError(
+            f"{path}: {twice[0]} is the name of two nodes once nested graphs are dissolved.",
+            remedy="rename one of them.",
+            code="nested-graph",
+        )
+    nodes.update(more)
+
+
 def _flatten(path: Path, prefix: str, root: Fields) -> tuple[dict[str, Fields], list[tuple[str, str]]]:
     """Nodes and edges of a graph with its nested graphs dissolved into it."""
     nodes: dict[str, Fields] = {}
@@ -174,7 +184,7 @@ def _flatten(path: Path, prefix: str, root: Fields) -> tuple[dict[str, Fields], 
                 code="malformed-file",
             )
         if fields["type"] != "NIRGraph":
-            nodes[name] = fields
+            _add(path, nodes, {name: fields})
             continue
         if not isinstance(fields.get("nodes"), dict):
             raise GraphError(
@@ -195,13 +205,7 @@ def _flatten(path: Path, prefix: str, root: Fields) -> tuple[dict[str, Fields], 
             ends[kind] = found[0]
         edges = [(ends["Output"] if a == name else a, ends["Input"] if b == name else b) for a, b in edges]
         edges += inner_edges
-        if twice := sorted(nodes.keys() & inner_nodes.keys()):
-            raise GraphError(
-                f"{path}: {twice[0]} is the name of two nodes once the nested graph {name} is dissolved.",
-                remedy="rename one of them.",
-                code="nested-graph",
-            )
-        nodes.update(inner_nodes)
+        _add(path, nodes, inner_nodes)
         for end in ends.values():
             before = [a for a, b in edges if b == end]
             after = [b for a, b in edges if a == end]
