@@ -5,8 +5,7 @@
 The recordings are ../shared/data/nmnist-small (1,000 + 100); without them nothing is run. Each seed trains on 800 of
 the 1,000 and keeps another 200 for testing, so that five seeds test on every recording once; the 100 official test
 recordings are tested too. Every method has the same data, order, initial weights and number of epochs, but for a
-last row with more. Memory is
-measured for one batch, each method in its own process.
+last row with more. Memory is measured for one batch, each method in its own process.
 """
 
 import argparse

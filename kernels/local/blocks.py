@@ -29,8 +29,14 @@ class TimeAxis:
         """Return the number of time steps of ``x``.
 
         Raises:
-            TrainError: a folded tensor whose rows are no multiple of what the layers fix.
+            TrainError: a tensor without a time axis, or a folded one whose rows are no multiple of what the layers fix.
         """
+        if x.dim() < 2:
+            raise TrainError(
+                f"The input has shape {tuple(x.shape)}, without batch, time and features.",
+                remedy="pass (B, T, ...), or give the layers num_timesteps= or batch_size= for folded (B*T, ...).",
+                code="local-time",
+            )
         if self.order != "folded":
             return x.shape[0 if self.order == "TB" else 1]
         known = self.steps or self.batch or 1
@@ -70,11 +76,12 @@ class Block(torch.nn.Module):
     def __init__(self, layers: Sequence[torch.nn.Module]) -> None:
         super().__init__()
         self.layers = torch.nn.ModuleList(layers)
+        self._carries_state = [is_neuron_layer(layer) for layer in layers]
 
     @property
     def neurons(self) -> list[torch.nn.Module]:
         """The layers that carry a state."""
-        return [layer for layer in self.layers if is_neuron_layer(layer)]
+        return [layer for layer, carries in zip(self.layers, self._carries_state, strict=True) if carries]
 
     def forward(self, x: torch.Tensor, states: Sequence[Any], steps: int) -> tuple[torch.Tensor, list[Any]]:
         """Run one segment.
@@ -89,8 +96,8 @@ class Block(torch.nn.Module):
         """
         before, after = iter(states), []
         with _folded_to(self.neurons, steps):
-            for layer in self.layers:
-                if is_neuron_layer(layer):
+            for layer, carries in zip(self.layers, self._carries_state, strict=True):
+                if carries:
                     x, state = layer(x, initial_state=next(before), return_state=True)
                     after.append(_detached(state))
                 else:

@@ -128,12 +128,12 @@ class LocalTraining:
             TrainError: ``x`` does not have whole recordings, or ``pipelined`` with layers that draw random numbers.
         """
         steps = self._axis.length(x)
-        length = self.truncation or steps
-        segments = [_Segment(start, min(start + length, steps), steps) for start in range(0, steps, length)]
-        if not segments:
+        if steps == 0:
             raise TrainError(
                 "The input has no time steps.", remedy="pass recordings of at least one step.", code="local-time"
             )
+        length = self.truncation or steps
+        segments = [_Segment(start, min(start + length, steps), steps) for start in range(0, steps, length)]
         running = [_Running(states=[None] * len(block.neurons)) for block in self.blocks]
         with torch.enable_grad():
             if self.update == "accumulate":
@@ -284,11 +284,11 @@ class LocalTraining:
         return optimizers
 
     def _refuse_random_layers(self) -> None:
-        for name, module in self.net.named_modules():
+        for name, module in (*self.net.named_modules(), *self.heads.named_modules(prefix="heads")):
             if module.training and isinstance(module, torch.nn.modules.dropout._DropoutNd | torch.nn.RReLU):
                 raise TrainError(
-                    f"{name} draws from torch's one generator; beside other blocks, in an order that differs from run "
-                    "to run.",
+                    f"Layer {name} draws from torch's one generator; beside other blocks that happens in an order that "
+                    "differs from run to run.",
                     remedy="use pipelined=False with this layer.",
                     code="local-pipeline-random",
                 )

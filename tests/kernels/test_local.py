@@ -360,14 +360,15 @@ def test_shapes_are_read_without_a_trace() -> None:
     assert net.training
 
 
-def net_and(**options: Any) -> Callable[[], object]:
-    x = torch.rand(2, 6, 3)
+def net_and(x: torch.Tensor | None = None, **options: Any) -> Callable[[], object]:
+    sample = torch.rand(2, 6, 3)
     layers = [torch.nn.Linear(3, 4), nn.IAF(), torch.nn.Dropout(0.1), torch.nn.Linear(4, 2), nn.IAF()]
     net = options.pop("net", torch.nn.Sequential(*layers))
     options = {"optimizer": adam, **options}
 
     def build() -> object:
-        return LocalTraining(net, x, **options).step(x, torch.zeros(2, dtype=torch.int64))
+        local = LocalTraining(net, sample, **options)
+        return local.step(sample if x is None else x, torch.zeros(2, dtype=torch.int64))
 
     return build
 
@@ -404,6 +405,8 @@ twice = nn.IAF()
         (net_and(net=torch.nn.Sequential(torch.nn.Linear(3, 2), nn.IAF(num_timesteps=5))), "local-time"),
         (net_and(net=torch.nn.Sequential(nn.IAF())), "network-parameters"),
         (net_and(head=lambda mean: mean[:, None]), "local-outputs"),
+        (net_and(x=torch.rand(6)), "local-time"),
+        (net_and(x=torch.rand(2, 0, 3)), "local-time"),
     ],
 )
 def test_what_cannot_be_cut_is_refused(build: Callable[[], object], code: str) -> None:
