@@ -111,9 +111,9 @@ class LocalTraining:
         self._axis = time_axis(self.blocks)
         last = head if isinstance(head, torch.nn.Module) else _Head(head)
         self._loss = loss
-        shapes = self._output_shapes(sample, last)
-        self.n_classes = shapes[-1][-1]
-        auxiliary = [auxiliary_head(tuple(shape[1:]), self.n_classes).to(sample) for shape in shapes[:-2]]
+        *means, logits = self._outputs(sample, last)
+        self.n_classes = logits.shape[-1]
+        auxiliary = [auxiliary_head(tuple(mean.shape[1:]), self.n_classes).to(mean) for mean in means[:-1]]
         self.heads = torch.nn.ModuleList([*auxiliary, last])
         self.optimizers = self._build_optimizers(optimizer)
 
@@ -237,11 +237,11 @@ class LocalTraining:
             if optimizer is not None:
                 optimizer.step()
 
-    def _output_shapes(self, sample: torch.Tensor, head: torch.nn.Module) -> list[torch.Size]:
-        """Shapes (B, ...) of each block's mean output, and last that of the logits, from one step of ``sample``."""
+    def _outputs(self, sample: torch.Tensor, head: torch.nn.Module) -> list[torch.Tensor]:
+        """Mean output (B, ...) of each block, and last the logits, for one step of ``sample``."""
         # Copies: statistics, random numbers and carried states of the network stay as they were.
         blocks, head = copy.deepcopy(self.blocks), copy.deepcopy(head).eval()
-        shapes = []
+        outputs = []
         with torch.no_grad():
             self._axis.length(sample)
             signal = self._axis.segment(sample, 0, 1)
@@ -251,16 +251,15 @@ class LocalTraining:
                     if callable(reset):
                         reset()
                 signal, _ = block(signal, [None] * len(block.neurons), 1)
-                mean = self._axis.mean(signal, 1)
-                shapes.append(mean.shape)
-            shapes.append(head(mean).shape)
-        if len(shapes[-1]) != 2:
+                outputs.append(self._axis.mean(signal, 1))
+            outputs.append(head(outputs[-1]))
+        if outputs[-1].dim() != 2:
             raise TrainError(
-                f"The last block gives logits of shape {tuple(shapes[-1])}; expected is (B, classes).",
+                f"The last block gives logits of shape {tuple(outputs[-1].shape)}; expected is (B, classes).",
                 remedy="flatten the output of the network to one axis, or pass a head that does.",
                 code="local-outputs",
             )
-        return shapes
+        return outputs
 
     def _build_optimizers(self, build: Optimizer) -> list[torch.optim.Optimizer | None]:
         optimizers: list[torch.optim.Optimizer | None] = []
