@@ -264,7 +264,7 @@ def compile(
             otherwise, and says so in ``notes``; ``"never"`` refuses the network instead.
         monitor_layers: layers whose spikes the host sees; by default the output layers.
         settings: what else is set on the chip, name -> value; for Speck ``dvs`` (the sensor's pre-processing),
-            ``readout``, ``decimators``, ``synops`` (busy layers go to fast cores) and ``allow_recurrence``, see
+            ``readout``, ``decimators`` and ``synops`` (busy layers go to fast cores), see
             ``targets/dynapcnn/README.md``.
         on_step: called after each step.
 

@@ -65,12 +65,22 @@ class MappingError(NeurodeployError):
         message, remedy, code: see ``NeurodeployError``.
         layers: a smallest set of layers that have no place together.
         need, limit: what they need and what there is, in a few words.
+        repairs: changes of the network with which it was mapped, as the family describes them.
     """
 
     def __init__(
-        self, message: str, *, remedy: str, code: str, layers: Sequence[str] = (), need: str = "", limit: str = ""
+        self,
+        message: str,
+        *,
+        remedy: str,
+        code: str,
+        layers: Sequence[str] = (),
+        need: str = "",
+        limit: str = "",
+        repairs: Sequence[Any] = (),
     ) -> None:
         super().__init__(message, remedy=remedy, code=code)
+        self.repairs = tuple(repairs)
         self.layers = tuple(layers)
         self.need = need
         self.limit = limit

@@ -41,7 +41,6 @@ class ChipOptions(ModelOptions):
     settings: Path | None = Field(
         None, description="a YAML file of what else is set on the chip; see the README of its family."
     )
-    allow_recurrence: bool = Field(False, description="accept loops, which may block the chip for good (deadlock).")
 
 
 def chip_settings(options: ChipOptions) -> dict[str, Any]:
@@ -50,8 +49,7 @@ def chip_settings(options: ChipOptions) -> dict[str, Any]:
     Raises:
         ConfigError: the file cannot be read or holds no fields.
     """
-    settings: dict[str, Any] = {} if options.settings is None else read_yaml(options.settings)
-    return {**settings, "allow_recurrence": True} if options.allow_recurrence else settings
+    return {} if options.settings is None else read_yaml(options.settings)
 
 
 class Steps:

@@ -1,6 +1,6 @@
 """Layers with needs on cores with capacities: a placement whenever one exists, the reason when none does."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -59,9 +59,13 @@ def fitting(item: Item, cores: Sequence[Core]) -> list[int]:
     return [core.number for core in cores if not shortfalls(item, core)]
 
 
-def placeable(items: Sequence[Item], cores: Sequence[Core]) -> bool:
-    """Whether every item can have a core of its own."""
-    return None not in match([fitting(item, cores) for item in items])
+def placeable(items: Sequence[Item], cores: Sequence[Core], pinned: Mapping[str, int] | None = None) -> bool:
+    """Whether every item can have a core of its own, those in ``pinned`` the one given there."""
+    choices = [fitting(item, cores) for item in items]
+    for item, choice in zip(items, choices, strict=True):
+        if pinned and item.name in pinned:
+            choice[:] = [core for core in choice if core == pinned[item.name]]
+    return None not in match(choices)
 
 
 def place(
@@ -69,7 +73,6 @@ def place(
     cores: Sequence[Core],
     *,
     choice: CoreChoice = "auto",
-    remedy: Callable[[Sequence[str]], str] | None = None,
     work: Mapping[str, float] | None = None,
     fast: Sequence[int] = (),
 ) -> dict[str, int]:
@@ -83,7 +86,6 @@ def place(
         items: what to place; names are unique.
         cores: where; in order of preference.
         choice: the user's choice of cores, see ``CoreChoice``.
-        remedy: called with the names of a smallest conflicting set; says what the user can do.
         work: item name -> how much it has to do, in any unit; items left out, or with 0, have no preference.
         fast: numbers of the cores that busy items should be on.
 
@@ -105,7 +107,7 @@ def place(
                 raise MappingError(
                     f"layer2core_map puts {item.name} on core {core.number}, which is too small: "
                     f"{', '.join(map(str, short))}.",
-                    remedy=f"use core {_listed(fits)} for it." if fits else _ask(remedy, [item.name]),
+                    remedy=f"use core {_listed(fits)} for it." if fits else _smaller([item.name]),
                     code="pinned-core",
                 )
     matching = match(choices)
@@ -144,7 +146,7 @@ def place(
     if pinned and placeable(items, cores):
         advice = 'use layer2core_map="auto", or fix fewer layers: without it there is a placement.'
     else:
-        advice = _ask(remedy, [*names, *(item.name for item in others)])
+        advice = _smaller([*names, *(item.name for item in others)])
     raise MappingError(
         "\n".join([summary, *details, ""]),
         remedy=advice,
@@ -160,8 +162,8 @@ def _excess(lacking: Sequence[Shortfall]) -> float:
     return max(short.need / max(short.limit, 0.5) for short in lacking)
 
 
-def _ask(remedy: Callable[[Sequence[str]], str] | None, names: Sequence[str]) -> str:
-    return remedy(names) if remedy else f"make {_listed(names)} smaller, or use fewer layers."
+def _smaller(names: Sequence[str]) -> str:
+    return f"make {_listed(names)} smaller, or use fewer layers."
 
 
 def _details(item: Item, cores: Sequence[Core], pinned: Mapping[str, int]) -> str:

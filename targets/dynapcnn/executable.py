@@ -287,7 +287,7 @@ def probed_neurons(
             for rank, core in enumerate(program.cores):
                 first = core.first_feature or 0
                 if core.layer == layer and first <= c < first + core.features:
-                    places[layer].append((rank, (c - first, y, x)))
+                    places[layer].append((rank, ((c - first) * core.feature_step, y, x)))
     return places
 
 

@@ -83,7 +83,7 @@ class DynapcnnFamily:
         paths = input_paths(graph, settings)
         findings = findings_of(graph, layers, paths, chip)
         try:
-            findings += arrange(layers, paths, chip, settings=settings).notes
+            findings += arrange(graph, chip, settings=settings).notes
         except MappingError as error:
             findings.append(Finding("", _placement(chip, error.code), error.message, "", error.remedy))
         return findings

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from neurodeploy.errors import ConfigError, ConstraintError, MappingError
 from neurodeploy.graph.graph import Graph
-from neurodeploy.mapping.placement import CoreChoice, Item, Shortfall, Split, place, shortfalls
+from neurodeploy.mapping.placement import CoreChoice, Item, Shortfall, Split, fitting, place, placeable, shortfalls
 from neurodeploy.target import Finding, Rule
 from neurodeploy.targets.dynapcnn.chip import Chip
 from neurodeploy.targets.dynapcnn.constraints import broken
@@ -14,8 +14,8 @@ from neurodeploy.targets.dynapcnn.input_paths import InputPath, input_paths
 from neurodeploy.targets.dynapcnn.layers import CoreLayer, MapShape, core_layers
 from neurodeploy.targets.dynapcnn.memory import needs
 from neurodeploy.targets.dynapcnn.readout import READOUT, with_readout
+from neurodeploy.targets.dynapcnn.repair import Needs, Repair, candidates, first_that_map, in_words, removals, tried
 from neurodeploy.targets.dynapcnn.settings import Settings
-from neurodeploy.targets.dynapcnn.shrink import suggest
 from neurodeploy.targets.dynapcnn.split import Cuts, chosen_cuts, obstacle, part_names, plan, with_parts
 from neurodeploy.targets.dynapcnn.work import Synops, work_of
 
@@ -145,7 +145,7 @@ def map_network(
     layers, paths = core_layers(graph), input_paths(graph, settings)
     findings = findings_of(graph, layers, paths, chip)
     refuse([finding for finding in findings if finding.rule.severity == "error"], chip)
-    arranged = arrange(layers, paths, chip, layer2core_map, split, settings)
+    arranged = arrange(graph, chip, layer2core_map, split, settings)
     mapped: dict[str, MappedLayer] = {}
     for name, number in arranged.cores.items():
         item = Item(name, needs(arranged.layers[name]))
@@ -165,8 +165,7 @@ class Arrangement:
 
 
 def arrange(
-    layers: Mapping[str, CoreLayer],
-    paths: Sequence[InputPath],
+    graph: Graph,
     chip: Chip,
     choice: CoreChoice = "auto",
     split: Split = "auto",
@@ -174,11 +173,98 @@ def arrange(
 ) -> Arrangement:
     """Give every layer a core; where that is not possible, and ``split`` allows it, several cores to some.
 
+    Args:
+        graph: a graph that breaks no rule.
+        chip, choice, split, settings: as for ``map_network``.
+
     Raises:
         ConfigError: ``choice``, ``split`` or a setting is not valid.
-        MappingError: there is no placement; the message says why.
+        MappingError: there is no placement; the message says why, and the remedy names changes of the network with
+            which there is one.
     """
     settings = settings or Settings()
+    layers, paths = core_layers(graph), input_paths(graph, settings)
+    try:
+        return _arranged(layers, paths, chip, choice, split, settings)
+    except MappingError as error:
+        if error.code not in ("placement", "too-many-layers"):
+            raise
+        repairs = _repairs(graph, layers, paths, chip, choice, split, settings, error.layers)
+        if not repairs:
+            raise
+        remedy = in_words(repairs)
+        if split == "auto" and error.code == "placement":
+            remedy += f" {_no_split(layers, paths, chip, error.layers)}"
+        raise MappingError(
+            error.message,
+            remedy=remedy,
+            code=error.code,
+            layers=error.layers,
+            need=error.need,
+            limit=error.limit,
+            repairs=repairs,
+        ) from None
+
+
+def _repairs(
+    graph: Graph,
+    layers: Mapping[str, CoreLayer],
+    paths: Sequence[InputPath],
+    chip: Chip,
+    choice: CoreChoice,
+    split: Split,
+    settings: Settings,
+    conflict: Sequence[str],
+) -> tuple[Repair, ...]:
+    """Changes of the network with which it was mapped; none where other cores are enough."""
+    cores = chip.placement_cores()
+    pinned = _by_name(choice, layers)
+    if choice != "auto" and placeable([Item(name, needs(layer)) for name, layer in layers.items()], cores):
+        return ()
+
+    def maps(changed: Graph) -> bool:
+        findings = findings_of(changed, core_layers(changed), input_paths(changed, settings), chip)
+        if any(finding.rule.severity == "error" for finding in findings):
+            return False
+        try:
+            _arranged(core_layers(changed), input_paths(changed, settings), chip, choice, split, settings)
+        except (MappingError, ConfigError):
+            return False
+        return True
+
+    def changes(changed: Graph) -> list[Repair]:
+        left, ways = core_layers(changed), input_paths(changed, settings)
+        homeless = [name for name, layer in left.items() if not fitting(Item(name, needs(layer)), cores)]
+        conflicting = [name for name in conflict if name in left]
+        return candidates(left, ways, list(dict.fromkeys([*conflicting, *homeless])), fits, chip)
+
+    def fits(needed: Needs) -> bool:
+        return placeable([Item(name, need) for name, need in needed.items()], cores, pinned)
+
+    if len(layers) <= len(cores):
+        return first_that_map(changes(graph), graph, maps)
+    sets = list(removals(layers, len(layers) - len(cores)))
+    if found := first_that_map(sets, graph, maps):
+        return found
+    # Fewer layers alone are not enough.
+    both = ((*first, *then) for first in sets if (less := tried(graph, first)) for then in changes(less))
+    return first_that_map(both, graph, maps)[:1]
+
+
+def _no_split(layers: Mapping[str, CoreLayer], paths: Sequence[InputPath], chip: Chip, conflict: Sequence[str]) -> str:
+    reasons = [text for name in conflict if name in layers and (text := obstacle(layers, name, chip, paths))]
+    why = "; ".join(reasons) or "the parts find no cores either"
+    return f"Splitting by output features does not help: {why}."
+
+
+def _arranged(
+    layers: Mapping[str, CoreLayer],
+    paths: Sequence[InputPath],
+    chip: Chip,
+    choice: CoreChoice,
+    split: Split,
+    settings: Settings,
+) -> Arrangement:
     if split not in get_args(Split):
         raise ConfigError(f"split is {split!r}.", remedy='use "auto" or "never".', code="split")
     layers = with_readout(layers, settings.readout, chip)
@@ -191,18 +277,13 @@ def arrange(
             raise
         pinned = _by_name(choice, layers)
         found = plan(layers, chip, paths, list(pinned))
+        if found is None:
+            raise
         try:
-            if found is None:
-                raise error
-            cuts = found
-            cores = _place(layers, cuts, paths, chip, pinned or "auto", settings.synops)
+            cores = _place(layers, found, paths, chip, pinned or "auto", settings.synops)
         except MappingError:
-            reasons = [text for name in error.layers if (text := obstacle(layers, name, chip, paths))]
-            why = "; ".join(reasons) or "the parts find no cores either"
-            remedy = f"{error.remedy} Splitting by output features does not help: {why}."
-            raise MappingError(
-                error.message, remedy=remedy, code=error.code, layers=error.layers, need=error.need, limit=error.limit
-            ) from None
+            raise error from None
+        cuts = found
     placed, entered = with_parts(layers, cuts), _inputs(layers, cuts, paths)
     for name in cuts:
         value = " and ".join(f"{part} on core {cores[part]}" for part in part_names(layers, cuts, name))
@@ -254,13 +335,11 @@ def _place(
     choice: CoreChoice,
     synops: Synops,
 ) -> dict[str, int]:
-    cores, placed = chip.placement_cores(), with_parts(layers, cuts)
-    items = [Item(name, needs(layer)) for name, layer in placed.items()]
+    placed = with_parts(layers, cuts)
     return place(
-        items,
-        cores,
+        [Item(name, needs(layer)) for name, layer in placed.items()],
+        chip.placement_cores(),
         choice=choice,
-        remedy=lambda conflict: suggest(placed, conflict, cores, chip),
         work=work_of(placed, _inputs(layers, cuts, paths), synops),
         fast=chip.throughput.first_cores.value,
     )

@@ -105,14 +105,12 @@ class Settings(_Settings):
         decimators: layer -> one spike of how many leaves its core.
         synops: how busy the layers are, so that the busiest go to the fast cores: synaptic operations (per second, or
             of a recording) by layer; or ``"estimate"``, from equal rates of all neurons. None: no preference.
-        allow_recurrence: accept loops. On the chip they may block each other for good (deadlock).
     """
 
     dvs: DvsSettings | None = None
     readout: ReadoutSettings | None = None
     decimators: Mapping[str, int] = Field(default_factory=dict)
     synops: Literal["estimate"] | Mapping[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = None
-    allow_recurrence: bool = False
 
     @field_validator("decimators")
     @classmethod

@@ -76,7 +76,7 @@ def _synops(core: CoreProgram, y: NDArray[np.uint16], x: NDArray[np.uint16]) -> 
         _reached(core.kernel_size, core.stride[axis], core.padding[axis], core.output_shape[1 + axis])
         for axis in (0, 1)
     )
-    touched: NDArray[np.int64] = rows[y] * columns[x] * core.features
+    touched: NDArray[np.int64] = rows[y] * columns[x] * core.output_shape[0]
     return touched
 
 
