@@ -3,6 +3,11 @@
 Arrays are ``[B, T, N]`` and contiguous (``[T, B, N]`` with ``time_major``): B samples, T time steps, N neurons, all
 independent. The state is ``[B, N]``, the potential after the last step. ``neuron.py`` defines the step.
 
+A neuron may have more than a potential, each switched on by its :class:`Parameters`: a synaptic current, a threshold
+that adapts, lateral connections to the other neurons of the layer. Its state then has one row of ``[B, N]`` for each,
+``[S, B, N]`` in the order of :data:`STATE_ROWS`. ``kernels/exodus/README.md`` gives the steps and their gradients. An
+algorithm that has potentials only calls :func:`check_plain`, and says so by ``plain = True``.
+
 A folder's package has, at module level, what :class:`Kernel` lists. ``apply`` is the differentiable entry point that
 layers call; ``forward`` and ``backward`` are its two halves for callers that carry state and adjoint themselves
 (streaming, truncation); ``reference`` is the readable definition that every backend must equal.
@@ -28,6 +33,10 @@ Memory = Literal["store", "recompute"]
 
 CHECKPOINT_EVERY = 32
 
+STATE_ROWS = ("v_mem", "i_syn", "b", "i_rec")
+"""What a neuron may carry from step to step: potential, synaptic current, trace of its own spikes (it raises the
+threshold), and the current that its layer's last spikes send it in the next step."""
+
 Arguments = tuple[str, int, float | None, str, int, float, float, bool]
 """The fields of a :class:`Neuron` as plain values, in the order in which compiled operators take them."""
 
@@ -40,6 +49,9 @@ class Neuron:
     the true gradient and can be checked by finite differences. An algorithm whose gradient leaves out the reset path
     keeps whole spikes in the reset, where they are constants. It is a test mode, not a neuron.
 
+    ``detach_threshold`` is for thresholds that adapt: the gradient takes the amounts that spikes subtract into account,
+    but not that the level which they have to reach moves. sinabs trains its ALIF so.
+
     Raises:
         KernelError: a field has a value that no kernel can run.
     """
@@ -50,6 +62,7 @@ class Neuron:
     v_min_position: VMinPosition = "after_reset"
     surrogate: surrogates.Surrogate = field(default_factory=surrogates.SingleExponential)
     soft_spikes: bool = False
+    detach_threshold: bool = False
 
     def __post_init__(self) -> None:
         if self.reset not in ("subtract", "zero", "none"):
@@ -89,7 +102,7 @@ class Neuron:
         return {"multi": 0, "single": 1}[self.spikes] if isinstance(self.spikes, str) else self.spikes
 
     def arguments(self) -> Arguments:
-        """Return the fields as plain values."""
+        """Return the fields as plain values; ``detach_threshold`` is passed apart from them."""
         kind, width, scale = surrogates.code(self.surrogate)
         return (
             self.reset,
@@ -107,16 +120,35 @@ class Parameters(NamedTuple):
     """Per-neuron numbers, each of shape [N], or [1] for one value shared by all neurons; dtype of the input.
 
     ``unit`` is the surrogate's voltage unit: the threshold as a constant. Its gradient is by definition nothing.
+    ``syn_decay`` gives neurons a synaptic current, ``adapt_decay`` and ``adapt_scale`` (>= 0) together a threshold that
+    adapts, ``weight`` [N, N] (row: target, column: source) lateral connections, and ``bias`` [N] a current that comes
+    with them.
     """
 
     decay: torch.Tensor
     threshold: torch.Tensor
     input_gain: torch.Tensor
     unit: torch.Tensor
+    syn_decay: torch.Tensor | None = None
+    adapt_decay: torch.Tensor | None = None
+    adapt_scale: torch.Tensor | None = None
+    weight: torch.Tensor | None = None
+    bias: torch.Tensor | None = None
+
+    @property
+    def state_rows(self) -> tuple[str, ...]:
+        """Names of the rows that the state of these neurons has, of :data:`STATE_ROWS`."""
+        has = (True, self.syn_decay is not None, self.adapt_decay is not None, self.weight is not None)
+        return tuple(name for name, present in zip(STATE_ROWS, has, strict=True) if present)
+
+    def state_shape(self, batch: int, neurons: int) -> tuple[int, ...]:
+        """Shape of the state: [B, N], or [S, B, N] where a neuron has more than a potential."""
+        rows = len(self.state_rows)
+        return (batch, neurons) if rows == 1 else (rows, batch, neurons)
 
 
 class Output(NamedTuple):
-    """What a layer's call gives: spikes [B, T, N], potentials v [B, T, N] if recorded, final state [B, N].
+    """What a layer's call gives: spikes [B, T, N], potentials v [B, T, N] if recorded, final state.
 
     v is the potential that is compared with the threshold: before the reset, and after a clip ``before_threshold``.
     """
@@ -127,7 +159,11 @@ class Output(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """What ``backward`` needs of the forward pass. ``kept`` is v or the checkpoints, as ``memory`` says."""
+    """What ``backward`` needs of the forward pass. ``kept`` is v or the checkpoints, as ``memory`` says.
+
+    Kept beside v, where there are such: ``drive``, the current before the synapse; ``adaptation``, b before each step;
+    ``spikes`` for the gradient of lateral weights.
+    """
 
     x: torch.Tensor | None
     kept: torch.Tensor
@@ -136,16 +172,24 @@ class Saved(NamedTuple):
     neuron: Neuron
     memory: Memory
     time_major: bool
+    drive: torch.Tensor | None = None
+    adaptation: torch.Tensor | None = None
+    spikes: torch.Tensor | None = None
 
 
 class Gradients(NamedTuple):
-    """Gradients of input [B, T, N], initial state [B, N], and parameters (shapes of :class:`Parameters`)."""
+    """Gradients of input [B, T, N], initial state, and parameters (shapes of :class:`Parameters`; None where None)."""
 
     x: torch.Tensor
     state: torch.Tensor
     decay: torch.Tensor
     threshold: torch.Tensor
     input_gain: torch.Tensor
+    syn_decay: torch.Tensor | None = None
+    adapt_decay: torch.Tensor | None = None
+    adapt_scale: torch.Tensor | None = None
+    weight: torch.Tensor | None = None
+    bias: torch.Tensor | None = None
 
 
 class Reference(Protocol):
@@ -285,27 +329,41 @@ def check_arguments(
         )
     batch = x.shape[1] if time_major else x.shape[0]
     neurons = x.shape[2]
-    if state.shape != (batch, neurons):
+    needed = parameters.state_shape(batch, neurons)
+    if state.shape != needed:
+        axes = "[B, N]" if len(needed) == 2 else f"[{len(needed)}, B, N]"
         raise KernelError(
-            f"The state has shape {tuple(state.shape)}, the input needs [B, N] = {(batch, neurons)}.",
+            f"The state has shape {tuple(state.shape)}, the input needs {axes} = {needed}.",
             remedy="pass the state that a call with the same batch returned, or call reset_states(net).",
             code="kernel-shape",
         )
-    for name, tensor in zip(Parameters._fields, parameters, strict=True):
-        if tensor.dim() != 1 or tensor.shape[0] not in (1, neurons):
+    given = [(name, tensor) for name, tensor in zip(Parameters._fields, parameters, strict=True) if tensor is not None]
+    for name, tensor in given:
+        shapes: tuple[tuple[int, ...], ...] = ((1,), (neurons,))
+        if name in ("weight", "bias"):
+            shapes = ((neurons, neurons),) if name == "weight" else ((neurons,),)
+        if tuple(tensor.shape) not in shapes:
             raise KernelError(
-                f"{name} has shape {tuple(tensor.shape)}; kernels take [1] or [N] = [{neurons}].",
-                remedy="give one value, or one for each neuron.",
+                f"{name} has shape {tuple(tensor.shape)}; kernels take {' or '.join(str(shape) for shape in shapes)}.",
+                remedy="give one value, or one for each neuron; lateral weights are [N, N].",
                 code="kernel-shape",
             )
-    for name, tensor in (("state", state), *zip(Parameters._fields, parameters, strict=True)):
+    if (parameters.adapt_decay is None) != (parameters.adapt_scale is None) or (
+        parameters.weight is None and parameters.bias is not None
+    ):
+        raise KernelError(
+            "adapt_decay comes with adapt_scale, and a bias with lateral weights; one of a pair is missing.",
+            remedy="give both or neither.",
+            code="kernel-shape",
+        )
+    for name, tensor in (("state", state), *given):
         if tensor.dtype != x.dtype or tensor.device.type != "cpu":
             raise KernelError(
                 f"{name} is {tensor.dtype} on {tensor.device}, the input is {x.dtype} on {x.device}.",
                 remedy="convert it with .to(x): all tensors of one call have one dtype and device.",
                 code="kernel-dtype",
             )
-    for name, tensor in (("input", x), ("state", state), *zip(Parameters._fields, parameters, strict=True)):
+    for name, tensor in (("input", x), ("state", state), *given):
         if not tensor.is_contiguous():
             raise KernelError(
                 f"{name} of shape {tuple(tensor.shape)} has strides {tensor.stride()}; kernels take contiguous rows.",
@@ -317,4 +375,39 @@ def check_arguments(
             f"The smallest threshold is {parameters.threshold.min().item():g}; kernels take thresholds above 0.",
             remedy="keep a learnt threshold positive: clamp it after each optimizer step, or lower its learning rate.",
             code="kernel-threshold",
+        )
+    if parameters.adapt_scale is not None and not bool((parameters.adapt_scale >= 0).all()):
+        raise KernelError(
+            f"The smallest adapt_scale is {parameters.adapt_scale.min().item():g}; a threshold adapts upwards.",
+            remedy="give values of at least 0, and clamp a learnt one after each optimizer step.",
+            code="kernel-threshold",
+        )
+
+
+def check_state(parameters: Parameters, state: torch.Tensor) -> None:
+    """Refuse a state in which the trace b of a neuron's spikes is negative: it would lower the threshold.
+
+    Raises:
+        KernelError: b is below 0 or NaN.
+    """
+    if parameters.adapt_decay is not None and not bool((state[parameters.state_rows.index("b")] >= 0).all()):
+        raise KernelError(
+            "The state's b, a trace of spikes, is below 0 or no number.",
+            remedy="start from zeros, or from the state that a call returned.",
+            code="kernel-state",
+        )
+
+
+def check_plain(parameters: Parameters, algorithm: str) -> None:
+    """Refuse neurons that have more than a potential, for an algorithm that is defined for potentials only.
+
+    Raises:
+        KernelError: the parameters switch on a synaptic current, an adapting threshold or lateral connections.
+    """
+    if len(parameters.state_rows) > 1:
+        raise KernelError(
+            f"The algorithm {algorithm!r} runs neurons of a potential alone; these also have "
+            f"{', '.join(parameters.state_rows[1:])}.",
+            remedy="train these layers with algorithm='exodus'.",
+            code="kernel-plain",
         )

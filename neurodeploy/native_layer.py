@@ -5,8 +5,9 @@ EXODUS and SLAYER differ in one term of the compiled backward scan, and in nothi
 backward is the second operator.
 """
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -16,7 +17,6 @@ from neurodeploy.errors import KernelError
 from neurodeploy.extension import native as _native
 from neurodeploy.kernel import (
     CHECKPOINT_EVERY,
-    Arguments,
     Gradients,
     Memory,
     Neuron,
@@ -25,39 +25,75 @@ from neurodeploy.kernel import (
     Saved,
     check_arguments,
     check_device,
+    check_state,
 )
 
 RESETS = ("subtract", "zero", "none")
 """The position is the enumerator in ``native/neuron.hpp``."""
 
 _library: Any = torch.library.Library("neurodeploy", "FRAGMENT")  # type: ignore[no-untyped-call]
+_PARAMETERS = (
+    "Tensor decay, Tensor threshold, Tensor input_gain, Tensor unit, Tensor? syn_decay, Tensor? adapt_decay, "
+    "Tensor? adapt_scale, Tensor? weight, Tensor? bias"
+)
 _OPTIONS = (
     "str reset, int max_spikes, float? v_min, str v_min_position, int surrogate, float width, float scale, "
-    "bool soft, bool time_major, str memory"
+    "bool soft, bool time_major, str memory, bool detach_threshold, bool wants_parameters"
 )
-_FORWARD = (
-    "(Tensor x, Tensor state, Tensor decay, Tensor threshold, Tensor input_gain, Tensor unit, "
-    f"{_OPTIONS}) -> (Tensor, Tensor, Tensor)"
-)
+_FORWARD = f"(Tensor x, Tensor state, {_PARAMETERS}, {_OPTIONS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
 _BACKWARD = (
-    "(Tensor grad_spikes, Tensor? grad_v, Tensor grad_state, Tensor? x, Tensor kept, Tensor state, "
-    "Tensor decay, Tensor threshold, Tensor input_gain, Tensor unit, "
-    f"{_OPTIONS}, bool parameters) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+    "(Tensor grad_spikes, Tensor? grad_v, Tensor grad_state, Tensor? x, Tensor kept, Tensor drive, Tensor adaptation, "
+    f"Tensor? spikes, Tensor state, {_PARAMETERS}, {_OPTIONS}) -> "
+    "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
+_SCALARS = 7
+"""Parameters with one number per neuron; weight and bias follow them."""
+
+
+class _Options(NamedTuple):
+    """Every operator's last arguments; the first eight are :meth:`Neuron.arguments`."""
+
+    reset: str
+    max_spikes: int
+    v_min: float | None
+    v_min_position: str
+    surrogate: int
+    width: float
+    scale: float
+    soft: bool
+    time_major: bool
+    memory: str
+    detach_threshold: bool
+    wants_parameters: bool
 
 
 def _sizes(x: torch.Tensor, time_major: bool) -> tuple[int, int, int]:
     return (x.shape[1], x.shape[0], x.shape[2]) if time_major else (x.shape[0], x.shape[1], x.shape[2])
 
 
-def _kept_shape(x: torch.Tensor, time_major: bool, memory: str) -> tuple[int, ...]:
-    """Shape of what the forward pass keeps: v like x, checkpoints [B, ceil(T / K), N], or nothing."""
-    if memory == "store":
-        return tuple(x.shape)
-    if memory == "recompute":
-        batch, steps, neurons = _sizes(x, time_major)
-        return batch, -(-steps // CHECKPOINT_EVERY), neurons
-    return (0,)
+def _split(arguments: tuple[Any, ...]) -> tuple[Parameters, _Options]:
+    """Parameters and options of an operator's last arguments."""
+    count = len(Parameters._fields)
+    return Parameters(*arguments[:count]), _Options(*arguments[count:])
+
+
+def _kept_shapes(
+    x: torch.Tensor, parameters: Parameters, options: _Options
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Shapes of what the forward pass keeps: v like x or checkpoints [B, C, (S,) N], drive and b like x, or nothing."""
+    nothing = (0,)
+    if options.memory == "store":
+        filtered = parameters.syn_decay is not None or parameters.weight is not None
+        return (
+            tuple(x.shape),
+            tuple(x.shape) if filtered and options.wants_parameters else nothing,
+            tuple(x.shape) if parameters.adapt_decay is not None else nothing,
+        )
+    if options.memory == "recompute":
+        batch, steps, neurons = _sizes(x, options.time_major)
+        rows = len(parameters.state_rows)
+        return (batch, -(-steps // CHECKPOINT_EVERY), *([rows] if rows > 1 else []), neurons), nothing, nothing
+    return nothing, nothing, nothing
 
 
 def _check_like(name: str, tensor: torch.Tensor | None, shape: tuple[int, ...], like: torch.Tensor) -> None:
@@ -72,76 +108,70 @@ def _check_like(name: str, tensor: torch.Tensor | None, shape: tuple[int, ...], 
         )
 
 
-def _native_options(x: torch.Tensor, options: tuple[Any, ...]) -> Any:
-    reset, max_spikes, v_min, v_min_position, surrogate, width, scale, soft, time_major, _memory = options
-    batch, steps, neurons = _sizes(x, time_major)
+def _native_options(x: torch.Tensor, options: _Options) -> Any:
+    batch, steps, neurons = _sizes(x, options.time_major)
     unlimited = float("-inf")
-    before = v_min if v_min is not None and v_min_position == "before_threshold" else unlimited
-    after = v_min if v_min is not None and v_min_position == "after_reset" else unlimited
+    limit = unlimited if options.v_min is None else options.v_min
     return _native.layer.Options(
         batch,
         steps,
         neurons,
-        time_major,
-        RESETS.index(reset),
-        max_spikes,
-        before,
-        after,
-        surrogate,
-        width,
-        scale,
-        soft,
+        options.time_major,
+        RESETS.index(options.reset),
+        options.max_spikes,
+        limit if options.v_min_position == "before_threshold" else unlimited,
+        limit if options.v_min_position == "after_reset" else unlimited,
+        options.surrogate,
+        options.width,
+        options.scale,
+        options.soft,
+        0.0 if options.detach_threshold else 1.0,
         CHECKPOINT_EVERY,
         torch.get_num_threads(),
     )
 
 
-def _addresses(parameters: Parameters) -> list[int]:
-    """Address and length of each parameter."""
-    return [number for tensor in parameters for number in (tensor.data_ptr(), tensor.shape[0])]
+def _address(tensor: torch.Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
 
 
-def _forward_cpu(
-    halves: Any,
-    x: torch.Tensor,
-    state: torch.Tensor,
-    decay: torch.Tensor,
-    threshold: torch.Tensor,
-    input_gain: torch.Tensor,
-    unit: torch.Tensor,
-    *options: Any,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    soft, time_major, memory = options[-3:]
-    parameters = Parameters(decay, threshold, input_gain, unit)
-    check_arguments(x, parameters, state, soft_spikes=soft, time_major=time_major)
+def _addresses(parameters: Parameters, by_source: torch.Tensor | None) -> list[int]:
+    """Address and length of each parameter, then those of the lateral weights in both orders and of the bias."""
+    scalars = [n for p in parameters[:_SCALARS] for n in (_address(p), 0 if p is None else p.shape[0])]
+    return [*scalars, _address(by_source), _address(parameters.weight), _address(parameters.bias)]
+
+
+def _by_source(parameters: Parameters) -> torch.Tensor | None:
+    return None if parameters.weight is None else parameters.weight.t().contiguous()
+
+
+def _forward_cpu(halves: Any, x: torch.Tensor, state: torch.Tensor, *arguments: Any) -> tuple[torch.Tensor, ...]:
+    parameters, options = _split(arguments)
+    check_arguments(x, parameters, state, soft_spikes=options.soft, time_major=options.time_major)
     spikes = buffers.empty(x.shape, x.dtype)
-    kept = buffers.empty(_kept_shape(x, time_major, memory), x.dtype)
+    kept, drive, adaptation = (buffers.empty(shape, x.dtype) for shape in _kept_shapes(x, parameters, options))
+    check_state(parameters, state)
     final_state = buffers.empty(state.shape, x.dtype)
+    by_source = _by_source(parameters)
     halves.forward(
         x.dtype == torch.float64,
         _native_options(x, options),
         x.data_ptr(),
         state.data_ptr(),
-        *_addresses(parameters),
+        _addresses(parameters, by_source),
         spikes.data_ptr(),
-        kept.data_ptr() if memory == "store" else 0,
-        kept.data_ptr() if memory == "recompute" else 0,
+        kept.data_ptr() if options.memory == "store" else 0,
+        drive.data_ptr(),
+        adaptation.data_ptr(),
+        kept.data_ptr() if options.memory == "recompute" else 0,
         final_state.data_ptr(),
     )
-    return spikes, kept, final_state
+    return spikes, kept, drive, adaptation, final_state
 
 
-def _forward_fake(
-    x: torch.Tensor,
-    state: torch.Tensor,
-    decay: torch.Tensor,
-    threshold: torch.Tensor,
-    input_gain: torch.Tensor,
-    unit: torch.Tensor,
-    *options: Any,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    _soft, time_major, memory = options[-3:]
-    return x.new_empty(x.shape), x.new_empty(_kept_shape(x, time_major, memory)), state.new_empty(state.shape)
+def _forward_fake(x: torch.Tensor, state: torch.Tensor, *arguments: Any) -> tuple[torch.Tensor, ...]:
+    kept = (x.new_empty(shape) for shape in _kept_shapes(x, *_split(arguments)))
+    return x.new_empty(x.shape), *kept, state.new_empty(state.shape)
 
 
 def _backward_cpu(
@@ -151,46 +181,100 @@ def _backward_cpu(
     grad_state: torch.Tensor,
     x: torch.Tensor | None,
     kept: torch.Tensor,
+    drive: torch.Tensor,
+    adaptation: torch.Tensor,
+    spikes: torch.Tensor | None,
     state: torch.Tensor,
-    decay: torch.Tensor,
-    threshold: torch.Tensor,
-    input_gain: torch.Tensor,
-    unit: torch.Tensor,
-    *options_and_parameters: Any,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    *options, wants_parameters = options_and_parameters
-    soft, time_major, memory = options[-3:]
-    parameters = Parameters(decay, threshold, input_gain, unit)
-    check_arguments(grad_spikes, parameters, grad_state, soft_spikes=soft, time_major=time_major)
-    _check_like("grad_v", grad_v, tuple(grad_spikes.shape), grad_spikes)
-    _check_like("x", x, tuple(grad_spikes.shape), grad_spikes)
-    _check_like("kept", kept, _kept_shape(grad_spikes, time_major, memory), grad_spikes)
-    _check_like("state", state, tuple(grad_state.shape), grad_spikes)
-    if x is None and memory == "recompute":
+    *arguments: Any,
+) -> tuple[torch.Tensor, ...]:
+    parameters, options = _split(arguments)
+    check_arguments(grad_spikes, parameters, grad_state, soft_spikes=options.soft, time_major=options.time_major)
+    shape = tuple(grad_spikes.shape)
+    kept_shapes = _kept_shapes(grad_spikes, parameters, options)
+    for name, tensor, needed in (
+        ("grad_v", grad_v, shape),
+        ("x", x, shape),
+        ("kept", kept, kept_shapes[0]),
+        ("drive", drive, kept_shapes[1]),
+        ("adaptation", adaptation, kept_shapes[2]),
+        ("spikes", spikes, shape),
+        ("state", state, tuple(grad_state.shape)),
+    ):
+        _check_like(name, tensor, needed, grad_spikes)
+    if x is None and options.memory == "recompute":
         raise KernelError(
             "The input was not kept, and potentials are computed again from it.",
             remedy="pass the input to the backward operator.",
             code="kernel-shape",
         )
-    grad_x = buffers.empty(grad_spikes.shape, grad_spikes.dtype)
+    grad_x = buffers.empty(shape, grad_spikes.dtype)
     grad_initial = buffers.empty(state.shape, state.dtype)
-    grads = [torch.empty(p.shape if wants_parameters else (0,), dtype=state.dtype) for p in parameters[:3]]
+    grads = [torch.zeros(shape, dtype=state.dtype) for shape in _gradient_shapes(parameters, options)]
+    addresses = [grad.data_ptr() for grad in grads[: _SCALARS - 1]]
+    by_source = _by_source(parameters)
     halves.backward(
         grad_spikes.dtype == torch.float64,
-        _native_options(grad_spikes, tuple(options)),
+        _native_options(grad_spikes, options),
         grad_spikes.data_ptr(),
-        grad_v.data_ptr() if grad_v is not None else 0,
+        _address(grad_v),
         grad_state.data_ptr(),
-        kept.data_ptr() if memory == "store" else 0,
-        kept.data_ptr() if memory == "recompute" else 0,
-        x.data_ptr() if x is not None else 0,
+        kept.data_ptr() if options.memory == "store" else 0,
+        drive.data_ptr(),
+        adaptation.data_ptr(),
+        kept.data_ptr() if options.memory == "recompute" else 0,
+        _address(x),
         state.data_ptr(),
-        *_addresses(parameters),
+        _addresses(parameters, by_source),
         grad_x.data_ptr(),
         grad_initial.data_ptr(),
-        *(grad.data_ptr() for grad in grads),
+        [*addresses[:3], 0, *addresses[3:]],  # none for the unit
     )
-    return grad_x, grad_initial, grads[0], grads[1], grads[2]
+    if parameters.weight is not None and options.wants_parameters:
+        if spikes is None:
+            raise KernelError(
+                "The gradient of lateral weights needs the spikes of the forward pass.",
+                remedy="pass them to the backward operator.",
+                code="kernel-shape",
+            )
+        _add_lateral_gradients(grad_x, grad_state[-1], spikes, grads[-2], grads[-1], options.time_major)
+    return grad_x, grad_initial, *grads
+
+
+def _add_lateral_gradients(
+    grad_x: torch.Tensor,
+    grad_last: torch.Tensor,
+    spikes: torch.Tensor,
+    grad_weight: torch.Tensor,
+    grad_bias: torch.Tensor,
+    time_major: bool,
+) -> None:
+    """Add to the gradients of weight and bias: spikes of step t reach the current of step t + 1, with dL/dx as adjoint.
+
+    ``grad_last`` is the gradient of the current that the last spikes leave behind in the state.
+    """
+    batch, steps, neurons = _sizes(spikes, time_major)
+    if batch * steps * neurons == 0:
+        return
+    if time_major:
+        grad_weight.addmm_(grad_x[1:].reshape(-1, neurons).t(), spikes[:-1].reshape(-1, neurons))
+        grad_weight.addmm_(grad_last.t(), spikes[-1])
+    else:
+        for b in range(batch):
+            grad_weight.addmm_(grad_x[b, 1:].t(), spikes[b, :-1])
+        grad_weight.addmm_(grad_last.t(), spikes[:, -1])
+    if grad_bias.numel():
+        later = grad_x[1:] if time_major else grad_x[:, 1:]
+        grad_bias += later.sum((0, 1)) + grad_last.sum(0)
+
+
+def _gradient_shapes(parameters: Parameters, options: _Options) -> list[tuple[int, ...]]:
+    """Shapes of the gradients of all parameters but the unit; nothing where absent or not wanted."""
+    wanted = options.wants_parameters
+    return [
+        tuple(value.shape) if wanted and value is not None else (0,)
+        for name, value in zip(Parameters._fields, parameters, strict=True)
+        if name != "unit"
+    ]
 
 
 def _backward_fake(
@@ -199,16 +283,14 @@ def _backward_fake(
     grad_state: torch.Tensor,
     x: torch.Tensor | None,
     kept: torch.Tensor,
+    drive: torch.Tensor,
+    adaptation: torch.Tensor,
+    spikes: torch.Tensor | None,
     state: torch.Tensor,
-    decay: torch.Tensor,
-    threshold: torch.Tensor,
-    input_gain: torch.Tensor,
-    unit: torch.Tensor,
-    *options_and_parameters: Any,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    wants_parameters = options_and_parameters[-1]
-    grads = [p.new_empty(p.shape if wants_parameters else (0,)) for p in (decay, threshold, input_gain)]
-    return grad_spikes.new_empty(grad_spikes.shape), state.new_empty(state.shape), grads[0], grads[1], grads[2]
+    *arguments: Any,
+) -> tuple[torch.Tensor, ...]:
+    grads = (state.new_empty(shape) for shape in _gradient_shapes(*_split(arguments)))
+    return grad_spikes.new_empty(grad_spikes.shape), state.new_empty(state.shape), *grads
 
 
 class _Layer(torch.autograd.Function):
@@ -223,23 +305,28 @@ class _Layer(torch.autograd.Function):
         threshold: torch.Tensor,
         input_gain: torch.Tensor,
         unit: torch.Tensor,
+        syn_decay: torch.Tensor | None,
+        adapt_decay: torch.Tensor | None,
+        adapt_scale: torch.Tensor | None,
+        weight: torch.Tensor | None,
+        bias: torch.Tensor | None,
         operators: tuple[str, str],
-        arguments: Arguments,
-        time_major: bool,
-        memory: str,
+        options: tuple[Any, ...],
         record_v: bool,
         keep_x: bool,
-        wants_parameters: bool,
     ) -> tuple[torch.Tensor, ...]:
         """Run the forward operator; ``keep_x`` where the backward pass will read the input."""
-        spikes, kept, final_state = getattr(torch.ops.neurodeploy, operators[0])(
-            x, state, decay, threshold, input_gain, unit, *arguments, time_major, memory
+        parameters = Parameters(decay, threshold, input_gain, unit, syn_decay, adapt_decay, adapt_scale, weight, bias)
+        spikes, kept, drive, adaptation, final_state = getattr(torch.ops.neurodeploy, operators[0])(
+            x, state, *parameters, *options
         )
-        ctx.save_for_backward(x if keep_x else None, kept, state, decay, threshold, input_gain, unit)
+        keep_spikes = weight is not None and options[-1]
+        ctx.save_for_backward(
+            x if keep_x else None, kept, drive, adaptation, spikes if keep_spikes else None, state, *parameters
+        )
         ctx.backward_operator = operators[1]
-        ctx.options = (*arguments, time_major, memory)
+        ctx.options = options
         ctx.record_v = record_v
-        ctx.wants_parameters = wants_parameters
         return (spikes, kept, final_state) if record_v else (spikes, final_state)
 
     @staticmethod
@@ -248,26 +335,23 @@ class _Layer(torch.autograd.Function):
         """Run the backward operator on the gradients of the outputs."""
         grad_spikes, grad_state = grads[0].contiguous(), grads[-1].contiguous()
         grad_v = grads[1].contiguous() if ctx.record_v else None
-        x, kept, state, decay, threshold, input_gain, unit = ctx.saved_tensors
-        grad_x, grad_initial, grad_decay, grad_threshold, grad_gain = getattr(
-            torch.ops.neurodeploy, ctx.backward_operator
-        )(
-            grad_spikes,
-            grad_v,
-            grad_state,
-            x,
-            kept,
-            state,
-            decay,
-            threshold,
-            input_gain,
-            unit,
-            *ctx.options,
-            ctx.wants_parameters,
+        saved = ctx.saved_tensors
+        grad_x, grad_initial, *of_parameters = getattr(torch.ops.neurodeploy, ctx.backward_operator)(
+            grad_spikes, grad_v, grad_state, *saved, *ctx.options
         )
-        if not ctx.wants_parameters:
-            return grad_x, grad_initial, *(None,) * 11
-        return grad_x, grad_initial, grad_decay, grad_threshold, grad_gain, *(None,) * 8
+        values = Parameters(*saved[6:])
+        given = _named_gradients(values, of_parameters if ctx.options[-1] else None)
+        return grad_x, grad_initial, *(given.get(name) for name in Parameters._fields), *(None,) * 4
+
+
+def _named_gradients(parameters: Parameters, gradients: Sequence[torch.Tensor] | None) -> dict[str, torch.Tensor]:
+    """Gradients of the parameters there are by name; the operator's order is theirs without the unit."""
+    if gradients is None:
+        return {}
+    names = [name for name in Parameters._fields if name != "unit"]
+    return {
+        name: gradient for name, gradient in zip(names, gradients, strict=True) if getattr(parameters, name) is not None
+    }
 
 
 class NativeLayer:
@@ -299,12 +383,12 @@ class NativeLayer:
         time_major: bool = False,
         record_v: bool = False,
     ) -> Output:
-        """Run T steps of independent neurons, differentiably.
+        """Run T steps, differentiably.
 
         Args:
             x: input [B, T, N] (or [T, B, N]), contiguous, float32 or float64.
-            parameters: decay, threshold (> 0), input gain and the surrogate's unit, each [N] or [1].
-            state: potential [B, N] before the first step.
+            parameters: numbers per neuron, each [N] or [1], and lateral weights: what they switch on, a neuron has.
+            state: before the first step: the potential [B, N], or [S, B, N] where a neuron has more than that.
             neuron: the choices of the step and the surrogate.
             memory: what to keep for the backward pass; without gradients nothing is kept.
             time_major: arrays are [T, B, N].
@@ -321,20 +405,23 @@ class NativeLayer:
                 remedy="use memory='store' where potentials are recorded.",
                 code="record-v-recompute",
             )
-        wants_gain = parameters.input_gain.requires_grad
-        wants_parameters = parameters.decay.requires_grad or parameters.threshold.requires_grad or wants_gain
-        wants_any = torch.is_grad_enabled() and (x.requires_grad or state.requires_grad or wants_parameters)
+        grad = torch.is_grad_enabled()
+        wants_parameters = grad and any(value is not None and value.requires_grad for value in parameters)
+        wants_any = grad and (x.requires_grad or state.requires_grad or wants_parameters)
+        plain = parameters.syn_decay is None and parameters.weight is None
         outputs = _Layer.apply(  # type: ignore[no-untyped-call]
             x,
             state,
             *parameters,
             self.operators,
-            neuron.arguments(),
-            time_major,
-            memory if wants_any or record_v else "none",
+            _options(
+                neuron,
+                memory=memory if wants_any or record_v else "none",
+                time_major=time_major,
+                wants_parameters=wants_parameters,
+            ),
             record_v,
-            wants_any and (memory == "recompute" or wants_gain),
-            wants_parameters,
+            wants_any and (memory == "recompute" or (plain and parameters.input_gain.requires_grad)),
         )
         return Output(outputs[0], outputs[1] if record_v else None, outputs[-1])
 
@@ -348,13 +435,15 @@ class NativeLayer:
         memory: Memory = "store",
         time_major: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor, Saved]:
-        """Run T steps; return (spikes, final state [B, N], what ``backward`` needs). Arguments as in ``apply``."""
+        """Run T steps; return (spikes, final state, what ``backward`` needs). Arguments as in ``apply``."""
         check_device(x)
         _check_memory(memory)
-        spikes, kept, final_state = getattr(torch.ops.neurodeploy, self.operators[0])(
-            x, state, *parameters, *neuron.arguments(), time_major, memory
+        options = _options(neuron, memory=memory, time_major=time_major, wants_parameters=True)
+        spikes, kept, drive, adaptation, final_state = getattr(torch.ops.neurodeploy, self.operators[0])(
+            x, state, *parameters, *options
         )
-        return spikes, final_state, Saved(x, kept, state, parameters, neuron, memory, time_major)
+        saved = Saved(x, kept, state, parameters, neuron, memory, time_major, drive, adaptation, spikes)
+        return spikes, final_state, saved
 
     def backward(
         self, grad_spikes: torch.Tensor, grad_v: torch.Tensor | None, grad_state: torch.Tensor, saved: Saved
@@ -364,24 +453,28 @@ class NativeLayer:
         Args:
             grad_spikes: dL/ds [B, T, N], contiguous.
             grad_v: direct dL/dv [B, T, N], contiguous; None is zero.
-            grad_state: dL/d(final state) [B, N]: zero, or the next chunk's gradient of its initial state.
+            grad_state: dL/d(final state): zero, or the next chunk's gradient of its initial state.
             saved: third result of ``forward``.
         """
-        return Gradients(
-            *getattr(torch.ops.neurodeploy, self.operators[1])(
-                grad_spikes,
-                grad_v,
-                grad_state,
-                saved.x,
-                saved.kept,
-                saved.state,
-                *saved.parameters,
-                *saved.neuron.arguments(),
-                saved.time_major,
-                saved.memory,
-                True,
-            )
+        options = _options(saved.neuron, memory=saved.memory, time_major=saved.time_major, wants_parameters=True)
+        grad_x, grad_initial, *of_parameters = getattr(torch.ops.neurodeploy, self.operators[1])(
+            grad_spikes,
+            grad_v,
+            grad_state,
+            saved.x,
+            saved.kept,
+            saved.drive,
+            saved.adaptation,
+            saved.spikes,
+            saved.state,
+            *saved.parameters,
+            *options,
         )
+        return Gradients(grad_x, grad_initial, **_named_gradients(saved.parameters, of_parameters))
+
+
+def _options(neuron: Neuron, *, memory: str, time_major: bool, wants_parameters: bool) -> tuple[Any, ...]:
+    return (*neuron.arguments(), time_major, memory, neuron.detach_threshold, wants_parameters)
 
 
 def _check_memory(memory: str) -> None:

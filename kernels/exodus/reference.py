@@ -5,27 +5,71 @@
 
 from dataclasses import replace
 from math import inf, pi
+from typing import NamedTuple
 
 import torch
 
-from neurodeploy.kernel import Gradients, Neuron, Parameters
+from neurodeploy.kernel import STATE_ROWS, Gradients, Neuron, Parameters
 from neurodeploy.surrogate import Arctan, Box, Heaviside, PeriodicExponential, Sigmoid, SingleExponential, Surrogate
 
 
 def forward(
     x: torch.Tensor, parameters: Parameters, state: torch.Tensor, neuron: Neuron, *, reset_path: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return (spikes [B, T, N], v [B, T, N] before the reset, final state [B, N]); x is [B, T, N]."""
-    spikes, potentials = torch.empty_like(x), torch.empty_like(x)
-    resetting = neuron if reset_path else replace(neuron, soft_spikes=False)
-    after = state.clone()
+    """Return (spikes [B, T, N], v [B, T, N] before the reset, final state); x is [B, T, N].
+
+    The state is [B, N], or [S, B, N] where neurons have more than a potential: rows as in ``kernel.STATE_ROWS``.
+    """
+    trace = _run(x, parameters, state, neuron, reset_path)
+    return trace.spikes, trace.v, trace.final_state
+
+
+class _Trace(NamedTuple):
+    """A run, with what the backward loop reads besides v: all [B, T, N] but the final state."""
+
+    spikes: torch.Tensor
+    v: torch.Tensor
+    drive: torch.Tensor  # input current before the synapse
+    b: torch.Tensor  # trace of spikes before the step
+    final_state: torch.Tensor
+
+
+def _run(x: torch.Tensor, parameters: Parameters, state: torch.Tensor, neuron: Neuron, reset_path: bool) -> _Trace:
+    zero = torch.zeros_like(x[:, :0].sum(1))
+    rows = dict(zip(parameters.state_rows, state.unbind() if state.dim() == 3 else [state], strict=True))
+    after, i, b, i_rec = (rows.get(name, zero) for name in STATE_ROWS)
+    kept = [torch.zeros_like(x) for _ in range(4)]
     for t in range(x.shape[1]):
-        v = _clip(parameters.decay * after + parameters.input_gain * x[:, t], neuron, "before_threshold")
-        s = fire(v, parameters, neuron)
-        after = _reset(v, fire(v, parameters, resetting), parameters, resetting)
-        after = _clip(after, neuron, "after_reset")
-        spikes[:, t], potentials[:, t] = s, v
-    return spikes, potentials, after
+        drive = x[:, t] + i_rec
+        if parameters.syn_decay is not None:
+            drive = i + drive
+            i = parameters.syn_decay * drive
+        now = parameters if parameters.adapt_scale is None else _raised(parameters, b, neuron)
+        current = drive if parameters.syn_decay is None else i
+        v = _clip(parameters.decay * after + parameters.input_gain * current, neuron, "before_threshold")
+        s = fire(v, now, neuron)
+        resetting = neuron if reset_path else replace(neuron, soft_spikes=False)
+        counted = fire(v, now, resetting)
+        after = _clip(_reset(v, counted, now, resetting), neuron, "after_reset")
+        for array, value in zip(kept, (s, v, drive, b), strict=True):
+            array[:, t] = value
+        if parameters.adapt_decay is not None:
+            b = parameters.adapt_decay * b + (1 - parameters.adapt_decay) * counted
+        if parameters.weight is not None:
+            i_rec = zero if parameters.bias is None else parameters.bias + zero
+            for j in range(s.shape[1]):  # in this order: every backend rounds alike
+                i_rec = i_rec + s[:, j : j + 1] * parameters.weight[:, j]
+    final = {"v_mem": after, "i_syn": i, "b": b, "i_rec": i_rec}
+    stacked = torch.stack([final[name] for name in parameters.state_rows])
+    return _Trace(*kept, stacked if len(stacked) > 1 else stacked[0])
+
+
+def _raised(parameters: Parameters, b: torch.Tensor, neuron: Neuron) -> Parameters:
+    """The parameters with the threshold of this step. Soft spikes keep the unit, which has no gradient."""
+    assert parameters.adapt_scale is not None
+    raise_by = parameters.adapt_scale * b
+    unit = parameters.unit if neuron.soft_spikes else parameters.unit + raise_by
+    return parameters._replace(threshold=parameters.threshold + raise_by, unit=unit)
 
 
 def backward(
@@ -40,21 +84,36 @@ def backward(
     *,
     reset_path: bool = True,
 ) -> Gradients:
-    """Return the gradients, given those of spikes [B, T, N], v [B, T, N] (None: zero) and final state [B, N]."""
-    decay, threshold, input_gain, unit = parameters
+    """Return the gradients, given those of spikes [B, T, N], v [B, T, N] (None: zero) and final state."""
+    decay, _, input_gain, _, syn_decay, adapt_decay, adapt_scale, weight, bias = parameters
+    trace = _run(x, parameters, state, neuron, reset_path)
     grad_x = torch.empty_like(x)
-    sums = [torch.zeros_like(state) for _ in range(3)]  # decay, threshold, input gain, per sample
-    p = grad_state.clone()  # adjoint of the state after step t
-    current = torch.zeros_like(state)  # adjoint of decay * state + input_gain * x at step t + 1
+    first = state[0] if state.dim() == 3 else state
+    zero = torch.zeros_like(first)
+    sums = {name: zero.clone() for name in Gradients._fields[2:8]}  # per sample
+    grad_weight = torch.zeros(x.shape[2], x.shape[2], dtype=x.dtype)
+    grad_bias = torch.zeros(x.shape[2], dtype=x.dtype)
+    # Adjoints of the state after step t: potential, synaptic current, trace of spikes, lateral current.
+    rows = dict(zip(parameters.state_rows, grad_state.unbind() if grad_state.dim() == 3 else [grad_state], strict=True))
+    p, p_i, p_b, p_rec = (rows.get(name, zero) for name in STATE_ROWS)
+    current = zero  # adjoint of decay * state + input_gain * current at step t + 1
     resetting = neuron if reset_path else replace(neuron, soft_spikes=False)
     before_limit, after_limit = _limit(neuron, "before_threshold"), _limit(neuron, "after_reset")
     for t in reversed(range(x.shape[1])):
         u = v[:, t]
-        s = fire(u, parameters, resetting)
-        slope = surrogate_gradient(neuron.surrogate, u - threshold, unit)
-        after = _reset(u, s, parameters, resetting)
+        now = parameters if adapt_scale is None else _raised(parameters, trace.b[:, t], neuron)
+        threshold = now.threshold
+        s = fire(u, now, resetting)
+        slope = surrogate_gradient(neuron.surrogate, u - threshold, now.unit)
+        after = _reset(u, s, now, resetting)
         free = torch.where(after > after_limit, p, 0.0)
         q, through, spike_path = grad_spikes[:, t], free, torch.zeros_like(free)
+        if weight is not None:
+            q = q + p_rec @ weight
+            grad_weight += p_rec.T @ trace.spikes[:, t]
+            grad_bias += p_rec.sum(0)
+        if adapt_decay is not None and reset_path:
+            q = q + (1 - adapt_decay) * p_b
         if neuron.reset == "subtract":
             q = q - threshold * free if reset_path else q
             spike_path = -s * free
@@ -65,17 +124,42 @@ def backward(
         if grad_v is not None:
             adjoint = adjoint + grad_v[:, t]
         masked = torch.where(u > before_limit, adjoint, 0.0)
-        sums[0] += current * _clip(after, neuron, "after_reset")
-        sums[1] += spike_path - slope * q
-        sums[2] += masked * x[:, t]
-        grad_x[:, t] = input_gain * masked
+        level = 0.0 if neuron.detach_threshold and adapt_scale is not None else 1.0
+        grad_threshold = spike_path - level * slope * q
+        sums["decay"] += current * _clip(after, neuron, "after_reset")
+        sums["threshold"] += grad_threshold
         current, p = masked, decay * masked
-    sums[0] += current * state
-    per_parameter = (
-        total.sum().reshape(1) if len(value) == 1 else total.sum(0)
-        for total, value in zip(sums, parameters[:3], strict=True)
+        grad_current = input_gain * masked
+        drive = trace.drive[:, t]
+        if syn_decay is None:
+            sums["input_gain"] += masked * drive
+            grad_x[:, t] = grad_current
+        else:
+            sums["input_gain"] += masked * (syn_decay * drive)
+            sums["syn_decay"] += (p_i + grad_current) * drive
+            p_i = syn_decay * (p_i + grad_current)
+            grad_x[:, t] = p_i
+        if adapt_decay is not None and adapt_scale is not None:
+            b = trace.b[:, t]
+            sums["adapt_decay"] += p_b * (b - s)
+            sums["adapt_scale"] += grad_threshold * b
+            p_b = adapt_decay * p_b + adapt_scale * grad_threshold
+        p_rec = grad_x[:, t]
+    sums["decay"] += current * first
+    totals = {name: sums[name] for name in sums if getattr(parameters, name) is not None}
+    per_parameter = {
+        name: total.sum().reshape(1) if len(getattr(parameters, name)) == 1 else total.sum(0)
+        for name, total in totals.items()
+    }
+    final = {"v_mem": p, "i_syn": p_i, "b": p_b, "i_rec": p_rec}
+    grad_initial = torch.stack([final[name] for name in parameters.state_rows])
+    return Gradients(
+        grad_x,
+        grad_initial if len(grad_initial) > 1 else grad_initial[0],
+        **per_parameter,
+        weight=None if weight is None else grad_weight,
+        bias=None if bias is None else grad_bias,
     )
-    return Gradients(grad_x, p, *per_parameter)
 
 
 def fire(v: torch.Tensor, parameters: Parameters, neuron: Neuron) -> torch.Tensor:

@@ -6,15 +6,13 @@
 // A row is worked on in blocks small enough that all temporaries stay in the first-level cache.
 #include "layer.hpp"
 
+#include <nanobind/stl/vector.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <limits>
 #include <vector>
-
-#ifdef _OPENMP
-#include <omp.h>
-#endif
 
 #include "layer_blocks.hpp"
 #include "neuron.hpp"
@@ -37,6 +35,7 @@ struct Options {
     int surrogate;
     double width, scale;
     bool soft;
+    double threshold_level;  // 0: a learnt or adapting threshold acts through the reset alone
     std::int64_t checkpoint_every;
     int threads;
 
@@ -65,7 +64,7 @@ template <class Real>
 class Column {
 public:
     Column(const Real* values, std::int64_t count) : values_(count == 1 ? nullptr : values) {
-        if (count == 1) repeated_.assign(block_columns, values[0]);
+        if (count == 1 && values) repeated_.assign(block_columns, values[0]);
     }
     const Real* at(std::int64_t column) const { return values_ ? values_ + column : repeated_.data(); }
 
@@ -74,9 +73,72 @@ private:
     std::vector<Real> repeated_;
 };
 
+// Addresses and lengths in the order of kernel.py's Parameters; the last three are absent in plain neurons.
+enum ParameterIndex { decay, threshold, gain, unit, syn_decay, adapt_decay, adapt_scale, parameter_count };
+
+template <class Real>
+struct ParameterArrays {
+    const Real* values[parameter_count];
+    std::int64_t counts[parameter_count];
+    const Real *by_source, *by_target, *bias;  // lateral weights [N, N] with a row per source, per target; or null
+};
+
 template <class Real>
 struct Parameters {
-    Column<Real> decay, threshold, gain;
+    explicit Parameters(const ParameterArrays<Real>& arrays)
+        : decay(arrays.values[0], arrays.counts[0]),
+          threshold(arrays.values[1], arrays.counts[1]),
+          gain(arrays.values[2], arrays.counts[2]),
+          unit(arrays.values[3], arrays.counts[3]),
+          syn_decay(arrays.values[4], arrays.counts[4]),
+          adapt_decay(arrays.values[5], arrays.counts[5]),
+          adapt_scale(arrays.values[6], arrays.counts[6]),
+          synapse(arrays.values[4] != nullptr),
+          adaptation(arrays.values[5] != nullptr),
+          by_source(arrays.by_source),
+          by_target(arrays.by_target),
+          bias(arrays.bias) {}
+
+    bool lateral() const { return by_target != nullptr; }
+    std::int64_t state_rows() const { return 1 + synapse + adaptation + lateral(); }
+
+    Column<Real> decay, threshold, gain, unit, syn_decay, adapt_decay, adapt_scale;
+    bool synapse, adaptation;
+    const Real *by_source, *by_target, *bias;
+};
+
+// The rows of one sample's state, or of its adjoint: v, then those that the neuron has. Absent ones are null.
+template <class Real>
+struct StateRows {
+    StateRows(const Parameters<Real>& parameters, Real* first, std::int64_t stride) : v(first) {
+        Real* next = first + stride;
+        const auto take = [&](bool present) {
+            Real* row = present ? next : nullptr;
+            if (present) next += stride;
+            return row;
+        };
+        current = take(parameters.synapse);
+        adaptation = take(parameters.adaptation);
+        lateral = take(parameters.lateral());
+    }
+    StateRows at(std::int64_t offset) const {
+        StateRows moved = *this;
+        for (Real** row : {&moved.v, &moved.current, &moved.adaptation, &moved.lateral}) {
+            if (*row) *row += offset;
+        }
+        return moved;
+    }
+    Real *v, *current, *adaptation, *lateral;
+};
+
+// Temporaries of one block, all in the first-level cache.
+template <class Real>
+struct Scratch {
+    alignas(64) Real spikes[block_columns], v[block_columns], drive[block_columns], adaptation[block_columns],
+        input[block_columns], threshold[block_columns], unit[block_columns], whole_spikes[block_columns],
+        surrogate[block_columns], rate[block_columns], peak[block_columns], grad_spikes[block_columns],
+        grad_input[block_columns], grad_x[block_columns], grad_threshold[block_columns];
+    alignas(64) double unused[block_columns];
 };
 
 struct Tiling {
@@ -84,7 +146,8 @@ struct Tiling {
 };
 
 // Tiles as wide as possible for long streams, but enough of them for every thread.
-Tiling tile(const Options& options, std::int64_t widest) {
+Tiling tile(const Options& options, std::int64_t widest, bool lateral) {
+    if (lateral) return {options.neurons, 1, options.batch};  // neurons of a sample need each other's spikes
     std::int64_t columns = widest;
     const auto count = [&] { return options.batch * ((options.neurons + columns - 1) / columns); };
     while (columns > block_columns && count() < 2 * options.threads) columns /= 2;
@@ -92,26 +155,33 @@ Tiling tile(const Options& options, std::int64_t widest) {
     return {columns, per_sample, options.batch * per_sample};
 }
 
-// Step one block of one row, in hard or soft spikes. Soft spikes make the surrogate gradient a true one: they reset the
-// potential where the reset path is kept; where it is left out the reset is by whole spikes, which are constants.
+// Where one block of one row writes; drive is the input current before the synapse, adaptation is b before the step.
 template <class Real>
-void step_block(const Options& options, ResetPath path, const Parameters<Real>& parameters, const Column<Real>& unit,
-                std::int64_t column, std::int64_t n, const Real* x, Real* v, Real* v_out, Real* spikes) {
+struct StepOutputs {
+    Real *v, *spikes, *drive, *adaptation;
+};
+
+// Fire and reset one block, in hard or soft spikes; returns the counts that reset the potential. Soft spikes make the
+// surrogate gradient a true one: they reset the potential where the reset path is kept; where it is left out the reset
+// is by whole spikes, which are constants.
+template <class Real>
+const Real* fire_block(const Options& options, ResetPath path, const Parameters<Real>& parameters, std::int64_t column,
+                       std::int64_t n, const Real* input, const Real* threshold, Real* v, Real* v_out, Real* spikes,
+                       Real* whole_spikes) {
     const Real* decay = parameters.decay.at(column);
-    const Real* threshold = parameters.threshold.at(column);
     const Real* gain = parameters.gain.at(column);
     const Real v_min_before = static_cast<Real>(options.v_min_before);
     const Real v_min_after = static_cast<Real>(options.v_min_after);
     const Real limit = options.spike_limit<Real>();
     if (!options.soft) {
-        Blocks<Real>::forward[options.reset][options.max_spikes == 1](n, x, v, decay, threshold, gain, limit,
+        Blocks<Real>::forward[options.reset][options.max_spikes == 1](n, input, v, decay, threshold, gain, limit,
                                                                       v_min_before, v_min_after, v_out, spikes);
-        return;
+        return spikes;
     }
-    const Real* units = unit.at(column);
+    const Real* units = parameters.unit.at(column);
     const Real most = path == ResetPath::kept ? std::numeric_limits<Real>::infinity() : Real(1);
     for (std::int64_t i = 0; i < n; ++i) {
-        const Real potential = clip(integrate(v[i], x[i], decay[i], gain[i]), v_min_before);
+        const Real potential = clip(integrate(v[i], input[i], decay[i], gain[i]), v_min_before);
         const Real count = static_cast<Real>(surrogate_primitive(static_cast<Surrogate>(options.surrogate),
                                                                  potential - threshold[i], units[i], options.width,
                                                                  options.scale));
@@ -123,61 +193,134 @@ void step_block(const Options& options, ResetPath path, const Parameters<Real>& 
         if (options.reset == static_cast<int>(Reset::zero)) after = potential * (Real(1) - std::min(resetting, most));
         v_out[i] = potential;
         spikes[i] = count;
+        whole_spikes[i] = resetting;
         v[i] = clip(after, v_min_after);
+    }
+    return whole_spikes;
+}
+
+// One step of one block: state rows move on, lateral currents excepted, which need the spikes of all neurons.
+template <class Real>
+void step_block(const Options& options, ResetPath path, const Parameters<Real>& parameters, std::int64_t column,
+                std::int64_t n, const Real* x, const StateRows<Real>& state, const StepOutputs<Real>& out,
+                Scratch<Real>& scratch) {
+    const Real* input = x;
+    const Real* threshold = parameters.threshold.at(column);
+    if (parameters.synapse) {
+        const Real* lateral = state.lateral;
+        if (!lateral) {
+            std::fill(scratch.input, scratch.input + n, Real(0));
+            lateral = scratch.input;
+        }
+        SynapseBlocks<Real>::forward(n, x, lateral, parameters.syn_decay.at(column), state.current, out.drive);
+        input = state.current;
+    } else if (state.lateral) {
+        for (std::int64_t i = 0; i < n; ++i) out.drive[i] = x[i] + state.lateral[i];
+        input = out.drive;
+    }
+    if (parameters.adaptation) {
+        std::memcpy(out.adaptation, state.adaptation, n * sizeof(Real));
+        AdaptationBlocks<Real>::raise(n, threshold, parameters.unit.at(column), parameters.adapt_scale.at(column),
+                                      state.adaptation, scratch.threshold, scratch.unit);
+        threshold = scratch.threshold;
+    }
+    const Real* resetting = fire_block(options, path, parameters, column, n, input, threshold, state.v, out.v,
+                                       out.spikes, scratch.whole_spikes);
+    if (parameters.adaptation) {
+        AdaptationBlocks<Real>::forward(n, resetting, parameters.adapt_decay.at(column), state.adaptation);
     }
 }
 
+// The terms of one row of a product with lateral weights: only those of neurons that fired, in their order.
+template <class Real>
+class LateralRow {
+public:
+    explicit LateralRow(std::int64_t neurons)
+        : neurons_(neurons), index_(neurons), value_(neurons), zeros_(neurons, Real(0)) {}
+
+    // out = bias + sum over j of values[j] * matrix[j, :]
+    void multiply(const Real* values, const Real* matrix, const Real* bias, Real* out) {
+        std::int64_t count = 0;
+        for (std::int64_t j = 0; j < neurons_; ++j) {
+            if (values[j] != Real(0)) {
+                index_[count] = j;
+                value_[count++] = values[j];
+            }
+        }
+        Blocks<Real>::add_rows(neurons_, count, index_.data(), value_.data(), matrix, neurons_,
+                               bias ? bias : zeros_.data(), out);
+    }
+
+private:
+    std::int64_t neurons_;
+    std::vector<std::int64_t> index_;
+    std::vector<Real> value_, zeros_;
+};
+
 template <class Real>
 struct ForwardArrays {
-    const Real *x, *state, *decay, *threshold, *gain, *unit;
-    std::int64_t decays, thresholds, gains, units;
-    Real *spikes, *v, *checkpoints, *final_state;  // v and checkpoints may be null
+    const Real *x, *state;
+    ParameterArrays<Real> parameters;
+    // v, drive, adaptation [B, T, N], checkpoints [B, C, S, N]: each may be null
+    Real *spikes, *v, *drive, *adaptation, *checkpoints, *final_state;
 };
 
 template <class Real>
 void forward(const Options& options, ResetPath path, const ForwardArrays<Real>& arrays) {
-    const Parameters<Real> parameters{{arrays.decay, arrays.decays},
-                                      {arrays.threshold, arrays.thresholds},
-                                      {arrays.gain, arrays.gains}};
-    const Column<Real> unit(arrays.unit, arrays.units);
-    const Tiling tiling = tile(options, 16384 / static_cast<std::int64_t>(sizeof(Real)));
+    const Parameters<Real> parameters(arrays.parameters);
+    const std::int64_t state_rows = parameters.state_rows();
+    const std::int64_t sample_stride = options.batch * options.neurons;  // from one row of the state to the next
+    const Tiling tiling = tile(options, 16384 / static_cast<std::int64_t>(sizeof(Real)), parameters.lateral());
     const std::int64_t elements = options.batch * options.steps * options.neurons;
-    const bool streaming = elements * static_cast<std::int64_t>(sizeof(Real)) * (arrays.v ? 3 : 2) > streaming_bytes;
-    std::vector<Real> scratch(options.threads * 2 * block_columns);
+    const std::int64_t arrays_moved = 2 + (arrays.v != nullptr) + (arrays.drive != nullptr) + (arrays.adaptation != nullptr);
+    const bool streaming = elements * static_cast<std::int64_t>(sizeof(Real)) * arrays_moved > streaming_bytes &&
+                           !parameters.lateral();  // lateral connections read the spikes again at once
 
 #pragma omp parallel num_threads(options.threads)
     {
+        Scratch<Real> scratch;
+        LateralRow<Real> lateral(parameters.lateral() ? options.neurons : 0);
 #pragma omp for schedule(static)
         for (std::int64_t task = 0; task < tiling.tasks; ++task) {
-#ifdef _OPENMP
-            Real* spike_block = scratch.data() + omp_get_thread_num() * 2 * block_columns;
-#else
-            Real* spike_block = scratch.data();
-#endif
-            Real* v_block = spike_block + block_columns;
             const std::int64_t b = task / tiling.per_sample;
             const std::int64_t first = (task % tiling.per_sample) * tiling.columns;
             const std::int64_t width = std::min(tiling.columns, options.neurons - first);
-            Real* state = arrays.final_state + b * options.neurons + first;
-            std::memcpy(state, arrays.state + b * options.neurons + first, width * sizeof(Real));
+            const std::int64_t base = b * options.neurons + first;
+            for (std::int64_t r = 0; r < state_rows; ++r) {
+                std::memcpy(arrays.final_state + base + r * sample_stride, arrays.state + base + r * sample_stride,
+                            width * sizeof(Real));
+            }
+            const StateRows<Real> state(parameters, arrays.final_state + base, sample_stride);
             for (std::int64_t t = 0; t < options.steps; ++t) {
                 if (arrays.checkpoints && t % options.checkpoint_every == 0) {
-                    const std::int64_t row = b * options.checkpoints() + t / options.checkpoint_every;
-                    std::memcpy(arrays.checkpoints + row * options.neurons + first, state, width * sizeof(Real));
+                    const std::int64_t row = (b * options.checkpoints() + t / options.checkpoint_every) * state_rows;
+                    for (std::int64_t r = 0; r < state_rows; ++r) {
+                        std::memcpy(arrays.checkpoints + (row + r) * options.neurons + first,
+                                    arrays.final_state + base + r * sample_stride, width * sizeof(Real));
+                    }
                 }
                 const std::int64_t row = b * options.batch_stride() + t * options.step_stride() + first;
                 for (std::int64_t offset = 0; offset < width; offset += block_columns) {
                     const std::int64_t n = std::min(block_columns, width - offset);
-                    if (t + 1 < options.steps) prefetch_row(arrays.x + row + offset + options.step_stride(), n);
-                    const bool keep_v = arrays.v != nullptr;
-                    Real* v_out = keep_v && !streaming ? arrays.v + row + offset : v_block;
-                    Real* spikes = streaming ? spike_block : arrays.spikes + row + offset;
-                    step_block(options, path, parameters, unit, first + offset, n, arrays.x + row + offset, state + offset,
-                               v_out, spikes);
+                    const std::int64_t at = row + offset;
+                    if (t + 1 < options.steps) prefetch_row(arrays.x + at + options.step_stride(), n);
+                    const auto target = [&](Real* array, Real* block) {
+                        return array && !streaming ? array + at : block;
+                    };
+                    const StepOutputs<Real> out{target(arrays.v, scratch.v), target(arrays.spikes, scratch.spikes),
+                                                target(arrays.drive, scratch.drive),
+                                                target(arrays.adaptation, scratch.adaptation)};
+                    step_block(options, path, parameters, first + offset, n, arrays.x + at, state.at(offset), out,
+                               scratch);
                     if (streaming) {
-                        stream_row(arrays.spikes + row + offset, spikes, n);
-                        if (keep_v) stream_row(arrays.v + row + offset, v_out, n);
+                        stream_row(arrays.spikes + at, out.spikes, n);
+                        if (arrays.v) stream_row(arrays.v + at, out.v, n);
+                        if (arrays.drive) stream_row(arrays.drive + at, out.drive, n);
+                        if (arrays.adaptation) stream_row(arrays.adaptation + at, out.adaptation, n);
                     }
+                }
+                if (parameters.lateral()) {
+                    lateral.multiply(arrays.spikes + row, parameters.by_source, parameters.bias, state.lateral);
                 }
             }
         }
@@ -187,11 +330,12 @@ void forward(const Options& options, ResetPath path, const ForwardArrays<Real>& 
 
 template <class Real>
 struct BackwardArrays {
-    const Real *grad_spikes, *grad_v, *grad_state;  // grad_v may be null
-    const Real *v, *checkpoints, *x;                // v, or checkpoints and x; x also for the gradient of the gain
-    const Real *state, *decay, *threshold, *gain, *unit;
-    std::int64_t decays, thresholds, gains, units;
-    Real *grad_x, *grad_initial, *grad_decay, *grad_threshold, *grad_gain;  // the last three may be null together
+    const Real *grad_spikes, *grad_v, *grad_state;            // grad_v may be null
+    const Real *v, *drive, *adaptation, *checkpoints, *x;  // those of the forward pass, or checkpoints and x
+    const Real* state;
+    ParameterArrays<Real> parameters;
+    Real *grad_x, *grad_initial;
+    Real* grad_parameters[parameter_count];  // all may be null together; that of the unit always is
 };
 
 // The sum over the batch (and over the neurons for a single shared value), always in the same order.
@@ -213,116 +357,200 @@ void reduce(const std::vector<double>& partial, std::int64_t batch, std::int64_t
 
 template <class Real>
 void backward(const Options& options, ResetPath path, const BackwardArrays<Real>& arrays) {
-    const Parameters<Real> parameters{{arrays.decay, arrays.decays},
-                                      {arrays.threshold, arrays.thresholds},
-                                      {arrays.gain, arrays.gains}};
-    const Column<Real> unit(arrays.unit, arrays.units);
+    const Parameters<Real> parameters(arrays.parameters);
+    const std::int64_t state_rows = parameters.state_rows();
+    const std::int64_t sample_stride = options.batch * options.neurons;
     const Surrogate kind = static_cast<Surrogate>(options.surrogate);
-    std::vector<Real> rates(arrays.units), peaks(arrays.units);
-    for (std::int64_t i = 0; i < arrays.units; ++i) {
-        const auto column = surrogate_column<Real>(kind, arrays.unit[i], static_cast<Real>(options.width),
-                                                   static_cast<Real>(options.scale));
+    const std::int64_t units = arrays.parameters.counts[unit];
+    std::vector<Real> rates(units), peaks(units);
+    const Real surrogate_width = static_cast<Real>(options.width);
+    const Real scale = static_cast<Real>(options.scale);
+    for (std::int64_t i = 0; i < units; ++i) {
+        const auto column = surrogate_column<Real>(kind, arrays.parameters.values[unit][i], surrogate_width, scale);
         rates[i] = column.rate;
         peaks[i] = column.peak;
     }
-    const Column<Real> rate(rates.data(), arrays.units), peak(peaks.data(), arrays.units);
-    const Real inverse_width = Real(1) / static_cast<Real>(options.width);
-    const Real scale = static_cast<Real>(options.scale);
+    const Column<Real> rate(rates.data(), units), peak(peaks.data(), units);
+    const Real inverse_width = Real(1) / surrogate_width;
     const Real limit = options.spike_limit<Real>();
     const bool kept = path == ResetPath::kept;
     const bool soft_reset = options.soft && kept;
     const Real most = soft_reset ? std::numeric_limits<Real>::infinity() : Real(1);
+    const Real v_min_before = static_cast<Real>(options.v_min_before);
+    const Real v_min_after = static_cast<Real>(options.v_min_after);
+    const bool filtered = parameters.synapse || parameters.lateral();  // the gain multiplies another current than x
 
     const bool recompute = arrays.checkpoints != nullptr;
-    const bool wants_parameters = arrays.grad_decay != nullptr;
+    const bool wants_parameters = arrays.grad_parameters[decay] != nullptr;
     const std::int64_t segment = recompute ? options.checkpoint_every : std::max<std::int64_t>(options.steps, 1);
     // Recomputed potentials of one segment have to stay in the second-level cache.
-    const Tiling tiling = tile(options, (recompute ? 4096 : 16384) / static_cast<std::int64_t>(sizeof(Real)));
+    const Tiling tiling =
+        tile(options, (recompute ? 4096 : 16384) / static_cast<std::int64_t>(sizeof(Real)), parameters.lateral());
     const std::int64_t elements = options.batch * options.steps * options.neurons;
     const bool streaming = elements * static_cast<std::int64_t>(sizeof(Real)) * 3 > streaming_bytes;
     const std::int64_t samples = options.batch * options.neurons;
-    std::vector<double> sum_decay(wants_parameters ? samples : 0), sum_threshold(wants_parameters ? samples : 0),
-        sum_gain(wants_parameters ? samples : 0);
+    std::vector<double> sums[parameter_count];
+    for (int i = 0; i < parameter_count; ++i) {
+        if (wants_parameters && arrays.grad_parameters[i]) sums[i].assign(samples, 0.0);
+    }
     const std::vector<Real> zeros(block_columns, Real(0));
-    const std::int64_t scratch_size =
-        4 * block_columns + 2 * tiling.columns + (recompute ? segment * tiling.columns : 0);
-    std::vector<Real> scratch(options.threads * scratch_size);
+    const std::int64_t recomputed_arrays = recompute ? 1 + filtered + parameters.adaptation : 0;
 
 #pragma omp parallel num_threads(options.threads)
     {
+        Scratch<Real> scratch;
+        LateralRow<Real> lateral(parameters.lateral() ? options.neurons : 0);
+        const std::int64_t row_size = tiling.columns;
+        std::vector<Real> current(row_size), back(parameters.lateral() ? row_size : 0),
+            spike_row(recompute && parameters.lateral() ? row_size : 0), running(recompute ? state_rows * row_size : 0),
+            recomputed(recomputed_arrays * segment * row_size);
 #pragma omp for schedule(static)
         for (std::int64_t task = 0; task < tiling.tasks; ++task) {
-#ifdef _OPENMP
-            Real* spike_block = scratch.data() + omp_get_thread_num() * scratch_size;
-#else
-            Real* spike_block = scratch.data();
-#endif
-            Real* surrogate_row = spike_block + block_columns;
-            Real* grad_x_block = surrogate_row + block_columns;
-            Real* v_block = grad_x_block + block_columns;
-            Real* current = v_block + block_columns;
-            Real* running = current + tiling.columns;
-            Real* recomputed = running + tiling.columns;
             const std::int64_t b = task / tiling.per_sample;
             const std::int64_t first = (task % tiling.per_sample) * tiling.columns;
             const std::int64_t width = std::min(tiling.columns, options.neurons - first);
             const std::int64_t base = b * options.neurons + first;
-            Real* p = arrays.grad_initial + base;  // ends as the gradient of the initial state
-            std::memcpy(p, arrays.grad_state + base, width * sizeof(Real));
-            std::fill(current, current + width, Real(0));
+            for (std::int64_t r = 0; r < state_rows; ++r) {
+                std::memcpy(arrays.grad_initial + base + r * sample_stride,
+                            arrays.grad_state + base + r * sample_stride, width * sizeof(Real));
+            }
+            // Adjoints of the state after step t; they end as the gradient of the initial state.
+            const StateRows<Real> adjoint(parameters, arrays.grad_initial + base, sample_stride);
+            std::fill(current.begin(), current.end(), Real(0));
 
             for (std::int64_t end = options.steps; end > 0;) {
                 const std::int64_t start = (end - 1) / segment * segment;
                 const std::int64_t row0 = b * options.batch_stride() + first;
+                Real* const recomputed_v = recomputed.data();
+                Real* const recomputed_drive = recomputed_v + segment * row_size;
+                Real* const recomputed_adaptation = recomputed_drive + (filtered ? segment * row_size : 0);
                 if (recompute) {
-                    const std::int64_t checkpoint = b * options.checkpoints() + start / segment;
-                    std::memcpy(running, arrays.checkpoints + checkpoint * options.neurons + first,
-                                width * sizeof(Real));
+                    const std::int64_t checkpoint = (b * options.checkpoints() + start / segment) * state_rows;
+                    for (std::int64_t r = 0; r < state_rows; ++r) {
+                        std::memcpy(running.data() + r * row_size,
+                                    arrays.checkpoints + (checkpoint + r) * options.neurons + first,
+                                    width * sizeof(Real));
+                    }
+                    const StateRows<Real> state(parameters, running.data(), row_size);
                     for (std::int64_t t = start; t < end; ++t) {
                         const Real* x = arrays.x + row0 + t * options.step_stride();
                         for (std::int64_t offset = 0; offset < width; offset += block_columns) {
                             const std::int64_t n = std::min(block_columns, width - offset);
+                            const std::int64_t at = (t - start) * row_size + offset;
                             if (t + 1 < end) prefetch_row(x + offset + options.step_stride(), n);
-                            step_block(options, path, parameters, unit, first + offset, n, x + offset, running + offset,
-                                       recomputed + (t - start) * tiling.columns + offset, spike_block);
+                            const StepOutputs<Real> out{
+                                recomputed_v + at, parameters.lateral() ? spike_row.data() + offset : scratch.spikes,
+                                filtered ? recomputed_drive + at : scratch.drive,
+                                parameters.adaptation ? recomputed_adaptation + at : scratch.adaptation};
+                            step_block(options, path, parameters, first + offset, n, x + offset, state.at(offset), out,
+                                       scratch);
+                        }
+                        if (parameters.lateral()) {
+                            lateral.multiply(spike_row.data(), parameters.by_source, parameters.bias, state.lateral);
                         }
                     }
                 }
                 for (std::int64_t t = end - 1; t >= start; --t) {
                     const std::int64_t row = row0 + t * options.step_stride();
+                    if (parameters.lateral()) {
+                        lateral.multiply(adjoint.lateral, parameters.by_target, nullptr, back.data());
+                    }
                     for (std::int64_t offset = 0; offset < width; offset += block_columns) {
                         const std::int64_t n = std::min(block_columns, width - offset);
                         const std::int64_t column = first + offset;
-                        const Real* v =
-                            recompute ? recomputed + (t - start) * tiling.columns + offset : arrays.v + row + offset;
+                        const std::int64_t again = (t - start) * row_size + offset;
+                        const auto source = [&](const Real* array, const Real* segment_array) {
+                            return recompute ? segment_array + again : array + row + offset;
+                        };
+                        const Real* v = source(arrays.v, recomputed_v);
+                        const StateRows<Real> p = adjoint.at(offset);
                         // Processors prefetch badly backwards; asking for one row before each loop overlaps both.
                         const std::int64_t next = row + offset - options.step_stride();
                         if (!recompute && t > 0) prefetch_row(arrays.v + next, n);
                         const Real* threshold = parameters.threshold.at(column);
+                        const Real* rate_row = rate.at(column);
+                        const Real* peak_row = peak.at(column);
+                        const Real* b_before = nullptr;
+                        if (parameters.adaptation) {
+                            b_before = source(arrays.adaptation, recomputed_adaptation);
+                            AdaptationBlocks<Real>::raise(n, threshold, parameters.unit.at(column),
+                                                          parameters.adapt_scale.at(column), b_before,
+                                                          scratch.threshold, scratch.unit);
+                            threshold = scratch.threshold;
+                            if (!options.soft) {  // soft spikes keep the unit: it has no gradient
+                                Blocks<Real>::surrogate_columns[options.surrogate](n, scratch.unit, surrogate_width,
+                                                                                   scale, scratch.rate, scratch.peak);
+                                rate_row = scratch.rate;
+                                peak_row = scratch.peak;
+                            }
+                        }
                         Blocks<Real>::linearise[options.surrogate][options.max_spikes == 1](
-                            n, v, threshold, rate.at(column), peak.at(column), inverse_width, scale, limit, spike_block,
-                            surrogate_row);
+                            n, v, threshold, rate_row, peak_row, inverse_width, scale, limit, scratch.spikes,
+                            scratch.surrogate);
                         if (soft_reset) {
-                            const Real* units = unit.at(column);
+                            const Real* unit_row = parameters.unit.at(column);
                             for (std::int64_t i = 0; i < n; ++i) {
-                                spike_block[i] = static_cast<Real>(surrogate_primitive(
-                                    kind, v[i] - threshold[i], units[i], options.width, options.scale));
+                                scratch.spikes[i] = static_cast<Real>(surrogate_primitive(
+                                    kind, v[i] - threshold[i], unit_row[i], options.width, options.scale));
                             }
                         }
                         if (t > 0) prefetch_row(arrays.grad_spikes + next, n);
-                        Real* grad_x = streaming ? grad_x_block : arrays.grad_x + row + offset;
-                        double* sums[3] = {nullptr, nullptr, nullptr};
-                        if (wants_parameters) {
-                            sums[0] = sum_decay.data() + base + offset;
-                            sums[1] = sum_threshold.data() + base + offset;
-                            sums[2] = sum_gain.data() + base + offset;
+                        const Real* grad_spikes = arrays.grad_spikes + row + offset;
+                        if (parameters.lateral()) {
+                            for (std::int64_t i = 0; i < n; ++i) {
+                                scratch.grad_spikes[i] = grad_spikes[i] + back[offset + i];
+                            }
+                            grad_spikes = scratch.grad_spikes;
                         }
+                        if (parameters.adaptation && kept) {
+                            const Real* adapt = parameters.adapt_decay.at(column);
+                            for (std::int64_t i = 0; i < n; ++i) {
+                                scratch.grad_spikes[i] = grad_spikes[i] + (Real(1) - adapt[i]) * p.adaptation[i];
+                            }
+                            grad_spikes = scratch.grad_spikes;
+                        }
+                        const auto sum = [&](ParameterIndex i) {
+                            return sums[i].empty() ? scratch.unused : sums[i].data() + base + offset;
+                        };
+                        if (parameters.adaptation) {
+                            Blocks<Real>::threshold_adjoint[kept][options.reset](
+                                n, v, scratch.spikes, scratch.surrogate, grad_spikes, threshold, p.v, v_min_after, most,
+                                options.threshold_level, scratch.grad_threshold);
+                        }
+                        const Real* input = zeros.data();  // what the gain multiplies
+                        const Real* drive = input;
+                        if (wants_parameters) {
+                            if (filtered) drive = source(arrays.drive, recomputed_drive);
+                            if (parameters.synapse) {
+                                const Real* filter = parameters.syn_decay.at(column);
+                                for (std::int64_t i = 0; i < n; ++i) scratch.input[i] = filter[i] * drive[i];
+                                input = scratch.input;
+                            } else if (parameters.lateral()) {
+                                input = drive;
+                            } else if (arrays.x) {
+                                input = arrays.x + row + offset;
+                            }
+                        }
+                        Real* grad_x = streaming ? scratch.grad_x : arrays.grad_x + row + offset;
                         Blocks<Real>::adjoint[kept][options.reset][wants_parameters](
-                            n, v, spike_block, surrogate_row, arrays.grad_spikes + row + offset,
-                            arrays.grad_v ? arrays.grad_v + row + offset : zeros.data(),
-                            arrays.x ? arrays.x + row + offset : zeros.data(), parameters.decay.at(column), threshold,
-                            parameters.gain.at(column), p + offset, current + offset, grad_x, sums[0], sums[1], sums[2],
-                            static_cast<Real>(options.v_min_before), static_cast<Real>(options.v_min_after), most);
+                            n, v, scratch.spikes, scratch.surrogate, grad_spikes,
+                            arrays.grad_v ? arrays.grad_v + row + offset : zeros.data(), input,
+                            parameters.decay.at(column), threshold, parameters.gain.at(column), p.v,
+                            current.data() + offset, parameters.synapse ? scratch.grad_input : grad_x, sum(decay),
+                            parameters.adaptation ? scratch.unused : sum(ParameterIndex::threshold), sum(gain),
+                            v_min_before, v_min_after, most);
+                        if (parameters.synapse) {
+                            SynapseBlocks<Real>::adjoint[wants_parameters](n, scratch.grad_input,
+                                                                           parameters.syn_decay.at(column), drive,
+                                                                           p.current, grad_x, sum(syn_decay));
+                        }
+                        if (parameters.adaptation) {
+                            AdaptationBlocks<Real>::adjoint[wants_parameters](
+                                n, scratch.grad_threshold, scratch.spikes, b_before, parameters.adapt_decay.at(column),
+                                parameters.adapt_scale.at(column), p.adaptation, sum(ParameterIndex::threshold),
+                                sum(adapt_decay), sum(adapt_scale));
+                        }
+                        if (parameters.lateral()) std::memcpy(p.lateral, grad_x, n * sizeof(Real));
                         if (streaming) stream_row(arrays.grad_x + row + offset, grad_x, n);
                     }
                 }
@@ -330,18 +558,31 @@ void backward(const Options& options, ResetPath path, const BackwardArrays<Real>
             }
             if (wants_parameters) {
                 for (std::int64_t i = 0; i < width; ++i) {
-                    sum_decay[base + i] +=
+                    sums[decay][base + i] +=
                         static_cast<double>(current[i]) * static_cast<double>(arrays.state[base + i]);
                 }
             }
         }
         stream_fence();
     }
-    if (wants_parameters) {
-        reduce(sum_decay, options.batch, options.neurons, arrays.grad_decay, arrays.decays);
-        reduce(sum_threshold, options.batch, options.neurons, arrays.grad_threshold, arrays.thresholds);
-        reduce(sum_gain, options.batch, options.neurons, arrays.grad_gain, arrays.gains);
+    for (int i = 0; i < parameter_count; ++i) {
+        if (!wants_parameters || !arrays.grad_parameters[i]) continue;
+        reduce(sums[i], options.batch, options.neurons, arrays.grad_parameters[i], arrays.parameters.counts[i]);
     }
+}
+
+template <class Real>
+ParameterArrays<Real> parameter_arrays(const std::vector<std::uintptr_t>& addresses) {
+    ParameterArrays<Real> arrays{};
+    for (int i = 0; i < parameter_count; ++i) {
+        arrays.values[i] = address<Real>(addresses[2 * i]);
+        arrays.counts[i] = static_cast<std::int64_t>(addresses[2 * i + 1]);
+    }
+    const std::uintptr_t* lateral = addresses.data() + 2 * parameter_count;
+    arrays.by_source = address<Real>(lateral[0]);
+    arrays.by_target = address<Real>(lateral[1]);
+    arrays.bias = address<Real>(lateral[2]);
+    return arrays;
 }
 
 void bind_options(nanobind::module_& module) {
@@ -352,12 +593,13 @@ void bind_options(nanobind::module_& module) {
             "__init__",
             [](Options* self, std::int64_t batch, std::int64_t steps, std::int64_t neurons, bool time_major, int reset,
                std::int64_t max_spikes, double v_min_before, double v_min_after, int surrogate, double width,
-               double scale, bool soft, std::int64_t checkpoint_every, int threads) {
-                new (self) Options{batch, steps,     neurons, time_major, reset, max_spikes,       v_min_before, v_min_after,
-                                   surrogate, width, scale,   soft,       checkpoint_every, threads};
+               double scale, bool soft, double threshold_level, std::int64_t checkpoint_every, int threads) {
+                new (self) Options{batch,     steps, neurons, time_major, reset,           max_spikes,       v_min_before,
+                                   v_min_after, surrogate, width, scale, soft, threshold_level, checkpoint_every, threads};
             },
             arg("batch"), arg("steps"), arg("neurons"), arg("time_major"), arg("reset"), arg("max_spikes"),
             arg("v_min_before"), arg("v_min_after"), arg("surrogate"), arg("width"), arg("scale"), arg("soft"),
+            arg("threshold_level"),
             arg("checkpoint_every"), arg("threads"));
     module.def(
         "primitive",
@@ -375,49 +617,45 @@ void bind(nanobind::module_& module, ResetPath path) {
     namespace nb = nanobind;
     using nb::arg;
     // Arrays are addresses of contiguous buffers (0: absent); native_layer.py has checked dtype, shape and device before.
+    // `parameters`: address and length of each, then those of the lateral weights by source, by target, and the bias.
     using Address = std::uintptr_t;
+    using Addresses = std::vector<std::uintptr_t>;
     module.def(
         "forward",
-        [path](bool is_double, const Options& options, Address x, Address state, Address decay, std::int64_t decays,
-           Address threshold, std::int64_t thresholds, Address gain, std::int64_t gains, Address unit,
-           std::int64_t units, Address spikes, Address v, Address checkpoints, Address final_state) {
+        [path](bool is_double, const Options& options, Address x, Address state, const Addresses& parameters,
+               Address spikes, Address v, Address drive, Address adaptation, Address checkpoints, Address final_state) {
             const auto run = [&](auto zero) {
                 using Real = decltype(zero);
-                const ForwardArrays<Real> arrays{
-                    address<Real>(x),      address<Real>(state),      address<Real>(decay),
-                    address<Real>(threshold), address<Real>(gain),    address<Real>(unit),
-                    decays, thresholds, gains, units,
-                    address<Real>(spikes), address<Real>(v), address<Real>(checkpoints), address<Real>(final_state)};
-                forward<Real>(options, path, arrays);
+                forward<Real>(options, path,
+                              {address<Real>(x), address<Real>(state), parameter_arrays<Real>(parameters),
+                               address<Real>(spikes), address<Real>(v), address<Real>(drive), address<Real>(adaptation),
+                               address<Real>(checkpoints), address<Real>(final_state)});
             };
             is_double ? run(0.0) : run(0.0f);
         },
         nb::call_guard<nb::gil_scoped_release>(), arg("is_double"), arg("options"), arg("x"), arg("state"),
-        arg("decay"), arg("decays"), arg("threshold"), arg("thresholds"), arg("gain"), arg("gains"), arg("unit"),
-        arg("units"), arg("spikes"), arg("v"), arg("checkpoints"), arg("final_state"));
+        arg("parameters"), arg("spikes"), arg("v"), arg("drive"), arg("adaptation"), arg("checkpoints"),
+        arg("final_state"));
     module.def(
         "backward",
         [path](bool is_double, const Options& options, Address grad_spikes, Address grad_v, Address grad_state, Address v,
-           Address checkpoints, Address x, Address state, Address decay, std::int64_t decays, Address threshold,
-           std::int64_t thresholds, Address gain, std::int64_t gains, Address unit, std::int64_t units, Address grad_x,
-           Address grad_initial, Address grad_decay, Address grad_threshold, Address grad_gain) {
+               Address drive, Address adaptation, Address checkpoints, Address x, Address state,
+               const Addresses& parameters, Address grad_x, Address grad_initial, const Addresses& grad_parameters) {
             const auto run = [&](auto zero) {
                 using Real = decltype(zero);
-                const BackwardArrays<Real> arrays{
-                    address<Real>(grad_spikes), address<Real>(grad_v), address<Real>(grad_state),
-                    address<Real>(v), address<Real>(checkpoints), address<Real>(x),
-                    address<Real>(state), address<Real>(decay), address<Real>(threshold), address<Real>(gain),
-                    address<Real>(unit), decays, thresholds, gains, units,
-                    address<Real>(grad_x), address<Real>(grad_initial), address<Real>(grad_decay),
-                    address<Real>(grad_threshold), address<Real>(grad_gain)};
+                BackwardArrays<Real> arrays{
+                    address<Real>(grad_spikes), address<Real>(grad_v),     address<Real>(grad_state),
+                    address<Real>(v),           address<Real>(drive),      address<Real>(adaptation),
+                    address<Real>(checkpoints), address<Real>(x),          address<Real>(state),
+                    parameter_arrays<Real>(parameters), address<Real>(grad_x), address<Real>(grad_initial), {}};
+                for (int i = 0; i < parameter_count; ++i) arrays.grad_parameters[i] = address<Real>(grad_parameters[i]);
                 backward<Real>(options, path, arrays);
             };
             is_double ? run(0.0) : run(0.0f);
         },
         nb::call_guard<nb::gil_scoped_release>(), arg("is_double"), arg("options"), arg("grad_spikes"), arg("grad_v"),
-        arg("grad_state"), arg("v"), arg("checkpoints"), arg("x"), arg("state"), arg("decay"), arg("decays"),
-        arg("threshold"), arg("thresholds"), arg("gain"), arg("gains"), arg("unit"), arg("units"), arg("grad_x"),
-        arg("grad_initial"), arg("grad_decay"), arg("grad_threshold"), arg("grad_gain"));
+        arg("grad_state"), arg("v"), arg("drive"), arg("adaptation"), arg("checkpoints"), arg("x"), arg("state"),
+        arg("parameters"), arg("grad_x"), arg("grad_initial"), arg("grad_parameters"));
 }
 
 }  // namespace nd::layer

