@@ -263,11 +263,11 @@ class Kernel(Protocol):
 def names() -> list[str]:
     """Names of the neuron algorithms found: the packages in ``kernels/`` that compile one (``cpu.cpp``).
 
-    The compiled module has a submodule of their name. A package without one works over any of them.
+    Their submodule of the compiled module says so. Other packages work over these, or run whole networks.
     """
     folder = Path(__file__).parent / "kernels"
     packages = (path.parent.name for path in folder.glob("*/__init__.py"))
-    return sorted(name for name in packages if hasattr(_native, name))
+    return sorted(name for name in packages if hasattr(getattr(_native, name, None), "neuron_algorithm"))
 
 
 def load(name: str) -> Kernel:

@@ -11,7 +11,18 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "neurodeploy"
 
 BASE = ["errors", "files", "hdf5_trial", "guarded_read", "neuron", "events"]
-TRAINING = [*BASE, "extension", "surrogate", "buffers", "kernel", "native_layer", "kernels", "nn", "train"]
+TRAINING = [
+    *BASE,
+    "extension",
+    "surrogate",
+    "buffers",
+    "kernel",
+    "native_layer",
+    "native_filter",
+    "kernels",
+    "nn",
+    "train",
+]
 COMPILER = [
     *BASE,
     "extension",
@@ -31,7 +42,7 @@ COMPILER = [
     "report",
     "deploy",
 ]
-TORCH_AT_IMPORT = {"surrogate", "buffers", "kernel", "native_layer", "kernels", "nn", "train"}
+TORCH_AT_IMPORT = {"surrogate", "buffers", "kernel", "native_layer", "native_filter", "kernels", "nn", "train"}
 
 
 def sources() -> list[Path]:

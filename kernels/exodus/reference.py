@@ -61,7 +61,8 @@ def _run(x: torch.Tensor, parameters: Parameters, state: torch.Tensor, neuron: N
                 i_rec = i_rec + s[:, j : j + 1] * parameters.weight[:, j]
     final = {"v_mem": after, "i_syn": i, "b": b, "i_rec": i_rec}
     stacked = torch.stack([final[name] for name in parameters.state_rows])
-    return _Trace(*kept, stacked if len(stacked) > 1 else stacked[0])
+    spikes, v, drives, traces = kept
+    return _Trace(spikes, v, drives, traces, stacked if len(stacked) > 1 else stacked[0])
 
 
 def _raised(parameters: Parameters, b: torch.Tensor, neuron: Neuron) -> Parameters:

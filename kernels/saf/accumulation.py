@@ -188,7 +188,7 @@ class _Accumulate(torch.autograd.Function):
         keep: bool,
     ) -> tuple[torch.Tensor, ...]:
         """Run the forward operator; ``keep`` where there will be a backward pass."""
-        decay, threshold, gain, unit = parameters
+        decay, threshold, gain, unit = parameters[:4]
         a, spikes, kept, potential = torch.ops.neurodeploy.saf_forward(
             z, *state, decay, threshold, gain, form, neuron.max_spikes, keep and clamp is None
         )
@@ -249,7 +249,7 @@ def accumulate(
             remedy="choose 'closed', 'recurrent' or 'lif'; with a clamp 'closed'.",
             code="saf-form",
         )
-    constants = Parameters(*(value.detach() for value in parameters))
+    constants = Parameters(*(value.detach() for value in parameters[:4]))
     keep = torch.is_grad_enabled() and z.requires_grad
     a, spikes, potential = _Accumulate.apply(  # type: ignore[no-untyped-call]
         z, state, constants, form, neuron, clamp, keep

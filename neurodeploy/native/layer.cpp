@@ -17,14 +17,12 @@
 #include "layer_blocks.hpp"
 #include "neuron.hpp"
 #include "registry.hpp"
+#include "rows.hpp"
 #include "stream.hpp"
 #include "surrogate.hpp"
 
 namespace nd::layer {
 namespace {
-
-constexpr std::int64_t block_columns = 128;         // temporaries and the prefetched next row stay in the first-level cache
-constexpr std::int64_t streaming_bytes = 24 << 20;  // above this working set rows are written past the caches
 
 struct Options {
     std::int64_t batch, steps, neurons;
@@ -46,31 +44,6 @@ struct Options {
     std::int64_t batch_stride() const { return time_major ? neurons : steps * neurons; }
     std::int64_t step_stride() const { return time_major ? batch * neurons : neurons; }
     std::int64_t checkpoints() const { return (steps + checkpoint_every - 1) / checkpoint_every; }
-};
-
-template <class Real>
-Real* address(std::uintptr_t value) {
-    return reinterpret_cast<Real*>(value);
-}
-
-template <class Real>
-inline void prefetch_row(const Real* row, std::int64_t n) {
-    constexpr std::int64_t line = 64 / sizeof(Real);
-    for (std::int64_t i = 0; i < n; i += line) __builtin_prefetch(row + i);
-}
-
-// A parameter of one value for all neurons, or one per neuron. The single value is repeated over one block.
-template <class Real>
-class Column {
-public:
-    Column(const Real* values, std::int64_t count) : values_(count == 1 ? nullptr : values) {
-        if (count == 1 && values) repeated_.assign(block_columns, values[0]);
-    }
-    const Real* at(std::int64_t column) const { return values_ ? values_ + column : repeated_.data(); }
-
-private:
-    const Real* values_;
-    std::vector<Real> repeated_;
 };
 
 // Addresses and lengths in the order of kernel.py's Parameters; the last three are absent in plain neurons.
@@ -141,18 +114,9 @@ struct Scratch {
     alignas(64) double unused[block_columns];
 };
 
-struct Tiling {
-    std::int64_t columns, per_sample, tasks;
-};
-
-// Tiles as wide as possible for long streams, but enough of them for every thread.
-Tiling tile(const Options& options, std::int64_t widest, bool lateral) {
+Tiling tile_rows(const Options& options, std::int64_t widest, bool lateral) {
     if (lateral) return {options.neurons, 1, options.batch};  // neurons of a sample need each other's spikes
-    std::int64_t columns = widest;
-    const auto count = [&] { return options.batch * ((options.neurons + columns - 1) / columns); };
-    while (columns > block_columns && count() < 2 * options.threads) columns /= 2;
-    const std::int64_t per_sample = (options.neurons + columns - 1) / columns;
-    return {columns, per_sample, options.batch * per_sample};
+    return tile(options.batch, options.neurons, options.threads, widest);
 }
 
 // Where one block of one row writes; drive is the input current before the synapse, adaptation is b before the step.
@@ -270,7 +234,7 @@ void forward(const Options& options, ResetPath path, const ForwardArrays<Real>& 
     const Parameters<Real> parameters(arrays.parameters);
     const std::int64_t state_rows = parameters.state_rows();
     const std::int64_t sample_stride = options.batch * options.neurons;  // from one row of the state to the next
-    const Tiling tiling = tile(options, 16384 / static_cast<std::int64_t>(sizeof(Real)), parameters.lateral());
+    const Tiling tiling = tile_rows(options, 16384 / static_cast<std::int64_t>(sizeof(Real)), parameters.lateral());
     const std::int64_t elements = options.batch * options.steps * options.neurons;
     const std::int64_t arrays_moved = 2 + (arrays.v != nullptr) + (arrays.drive != nullptr) + (arrays.adaptation != nullptr);
     const bool streaming = elements * static_cast<std::int64_t>(sizeof(Real)) * arrays_moved > streaming_bytes &&
@@ -338,23 +302,6 @@ struct BackwardArrays {
     Real* grad_parameters[parameter_count];  // all may be null together; that of the unit always is
 };
 
-// The sum over the batch (and over the neurons for a single shared value), always in the same order.
-template <class Real>
-void reduce(const std::vector<double>& partial, std::int64_t batch, std::int64_t neurons, Real* out,
-            std::int64_t count) {
-    double total = 0;
-    for (std::int64_t n = 0; n < neurons; ++n) {
-        double sum = 0;
-        for (std::int64_t b = 0; b < batch; ++b) sum += partial[b * neurons + n];
-        if (count == 1) {
-            total += sum;
-        } else {
-            out[n] = static_cast<Real>(sum);
-        }
-    }
-    if (count == 1) out[0] = static_cast<Real>(total);
-}
-
 template <class Real>
 void backward(const Options& options, ResetPath path, const BackwardArrays<Real>& arrays) {
     const Parameters<Real> parameters(arrays.parameters);
@@ -385,7 +332,7 @@ void backward(const Options& options, ResetPath path, const BackwardArrays<Real>
     const std::int64_t segment = recompute ? options.checkpoint_every : std::max<std::int64_t>(options.steps, 1);
     // Recomputed potentials of one segment have to stay in the second-level cache.
     const Tiling tiling =
-        tile(options, (recompute ? 4096 : 16384) / static_cast<std::int64_t>(sizeof(Real)), parameters.lateral());
+        tile_rows(options, (recompute ? 4096 : 16384) / static_cast<std::int64_t>(sizeof(Real)), parameters.lateral());
     const std::int64_t elements = options.batch * options.steps * options.neurons;
     const bool streaming = elements * static_cast<std::int64_t>(sizeof(Real)) * 3 > streaming_bytes;
     const std::int64_t samples = options.batch * options.neurons;
@@ -620,6 +567,7 @@ void bind(nanobind::module_& module, ResetPath path) {
     // `parameters`: address and length of each, then those of the lateral weights by source, by target, and the bias.
     using Address = std::uintptr_t;
     using Addresses = std::vector<std::uintptr_t>;
+    module.attr("neuron_algorithm") = true;
     module.def(
         "forward",
         [path](bool is_double, const Options& options, Address x, Address state, const Addresses& parameters,

@@ -1,11 +1,14 @@
 """Spiking layers as ``torch.nn.Module``s: drop-in beside ``Conv2d``, ``Linear`` and ``AvgPool2d``."""
 
 from neurodeploy.nn.accelerate import accelerate
+from neurodeploy.nn.layer import State, TimeLayer, reset_states
 from neurodeploy.nn.merge import Merge
 from neurodeploy.nn.over_time import OverTime
 from neurodeploy.nn.pooling import SumPool2d
+from neurodeploy.nn.recurrent import ALIFRecurrent, CubaLIFRecurrent, IAFRecurrent, LIFRecurrent
 from neurodeploy.nn.saf import SAF, Feedback
-from neurodeploy.nn.spiking import IAF, LIF, SpikingLayer, reset_states
+from neurodeploy.nn.spiking import IAF, LIF, NeuronLayer, SpikingLayer
+from neurodeploy.nn.synaptic import ALIF, LI, CubaLIF, SynapseFilter
 from neurodeploy.surrogate import (
     Arctan,
     Box,
@@ -17,21 +20,32 @@ from neurodeploy.surrogate import (
 )
 
 __all__ = [
+    "ALIF",
     "IAF",
+    "LI",
     "LIF",
     "SAF",
+    "ALIFRecurrent",
     "Arctan",
     "Box",
+    "CubaLIF",
+    "CubaLIFRecurrent",
     "Feedback",
     "Heaviside",
+    "IAFRecurrent",
+    "LIFRecurrent",
     "Merge",
+    "NeuronLayer",
     "OverTime",
     "PeriodicExponential",
     "Sigmoid",
     "SingleExponential",
     "SpikingLayer",
+    "State",
     "SumPool2d",
     "Surrogate",
+    "SynapseFilter",
+    "TimeLayer",
     "accelerate",
     "reset_states",
 ]

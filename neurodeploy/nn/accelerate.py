@@ -6,13 +6,17 @@ import torch
 
 
 def accelerate(net: torch.nn.Module) -> torch.nn.Module:
-    """Swap the sinabs IAF and LIF layers of ``net`` (the Squeeze forms too) for ours, in place, and return ``net``.
+    """Swap the sinabs layers over time of ``net`` for ours, in place, and return ``net``.
+
+    Those are IAF and LIF (with ``tau_syn`` too), ExpLeak and their Squeeze forms, ALIF without ``tau_syn``, and the
+    Recurrent forms of IAF, LIF and ALIF. The product with lateral weights is added up in another order than torch's.
 
     The spikes are the same and the gradients agree within float32 rounding. Parameters are shared, so an optimizer made
     before keeps working; layers carry their state from call to call as in sinabs, without gradient through that
-    boundary, and ``reset_states`` of sinabs and of neurodeploy both clear it. sinabs applies ``min_v_mem`` as
-    ``relu(v - min_v_mem) + min_v_mem``, which rounds twice; ours does not round, so with ``min_v_mem`` in float32 a
-    potential within rounding of the threshold may fire differently.
+    boundary, and ``reset_states`` of sinabs and of neurodeploy both clear it (that of sinabs does not reach recurrent
+    layers, its own or ours). sinabs applies ``min_v_mem`` as ``relu(v - min_v_mem) + min_v_mem``, which rounds twice;
+    ours does not round, so with ``min_v_mem`` in float32 a potential within rounding of the threshold may fire
+    differently.
 
     If ``net`` is itself a sinabs layer, the new layer is returned.
 

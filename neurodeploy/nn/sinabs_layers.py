@@ -1,9 +1,12 @@
 """Our layers in the place of sinabs' ones: same parameters, and sinabs' tools still recognise them as stateful.
 
-Read against sinabs 3.1.3 (``sinabs/layers/iaf.py``, ``lif.py``, ``activation/``). Importing this module needs sinabs.
+Read against sinabs 3.1.3 (``sinabs/layers/iaf.py``, ``lif.py``, ``alif.py``, ``exp_leak.py``, ``activation/``).
+Importing this module needs sinabs.
 """
 
 import copy
+from collections.abc import Sequence
+from math import inf
 from typing import Any, NoReturn
 
 import torch
@@ -13,13 +16,19 @@ from sinabs.layers import StatefulLayer
 from neurodeploy import surrogate as surrogates
 from neurodeploy.errors import KernelError
 from neurodeploy.neuron import Spikes
-from neurodeploy.nn.spiking import IAF, LIF, SpikingLayer
+from neurodeploy.nn.layer import TimeLayer
+from neurodeploy.nn.recurrent import ALIFRecurrent, CubaLIFRecurrent, IAFRecurrent, LIFRecurrent
+from neurodeploy.nn.spiking import IAF, LIF
+from neurodeploy.nn.synaptic import ALIF, LI, CubaLIF
 
-_OWN_TYPES = (layers.IAF, layers.LIF, layers.IAFSqueeze, layers.LIFSqueeze)
-_SQUEEZED = (layers.IAFSqueeze, layers.LIFSqueeze)
+_SPIKING = (layers.IAF, layers.LIF, layers.IAFSqueeze, layers.LIFSqueeze)
+_RECURRENT = (layers.IAFRecurrent, layers.LIFRecurrent)
+_ADAPTIVE = (layers.ALIF, layers.ALIFRecurrent)
+_FILTERS = (layers.ExpLeak, layers.ExpLeakSqueeze)
+_KNOWN = (*_SPIKING, *_RECURRENT, *_ADAPTIVE, *_FILTERS)
 
 
-class _Stateful(SpikingLayer, StatefulLayer):  # type: ignore[misc]
+class _Stateful(TimeLayer, StatefulLayer):  # type: ignore[misc]
     """Makes ``sinabs.reset_states`` and ``Network.reset_states`` reach the layer."""
 
     __repr__ = torch.nn.Module.__repr__
@@ -36,7 +45,7 @@ class _Stateful(SpikingLayer, StatefulLayer):  # type: ignore[misc]
                 remedy="pass initial_state= to the layer, or call reset_states without randomize.",
                 code="accelerate-randomize",
             )
-        SpikingLayer.reset_states(self)
+        TimeLayer.reset_states(self)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Clear the gradients of the parameters; the carried state has none."""
@@ -45,8 +54,20 @@ class _Stateful(SpikingLayer, StatefulLayer):  # type: ignore[misc]
     def __deepcopy__(self, memo: dict[int, Any]) -> "_Stateful":
         new = type(self).__new__(type(self))
         memo[id(self)] = new
-        new.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        state = self.__getstate__()  # type: ignore[no-untyped-call]
+        new.__setstate__(copy.deepcopy(state, memo))  # type: ignore[no-untyped-call]
         return new
+
+
+class _ForgetsSpikes(_Stateful):
+    """Carries potentials and currents to the next call, but not what the last spikes send back: as sinabs does."""
+
+    i_rec: torch.Tensor | None
+
+    def _end(self, state: torch.Tensor, batch: int, features: Sequence[int]) -> Any:
+        end = super()._end(state, batch, features)
+        self.i_rec = None
+        return end
 
 
 class AcceleratedIAF(IAF, _Stateful):
@@ -57,46 +78,125 @@ class AcceleratedLIF(LIF, _Stateful):
     """LIF in the place of ``sinabs.layers.LIF`` or ``LIFSqueeze``."""
 
 
-def replacement(name: str, module: torch.nn.Module) -> SpikingLayer | None:
+class AcceleratedCubaLIF(CubaLIF, _Stateful):
+    """CubaLIF in the place of ``LIF``, ``IAF`` and their Squeeze forms with ``tau_syn``."""
+
+
+class AcceleratedALIF(ALIF, _Stateful):
+    """ALIF in the place of ``sinabs.layers.ALIF``."""
+
+
+class AcceleratedLI(LI, _Stateful):
+    """LI in the place of ``sinabs.layers.ExpLeak`` or ``ExpLeakSqueeze``."""
+
+
+class AcceleratedIAFRecurrent(IAFRecurrent, _ForgetsSpikes):
+    """IAFRecurrent in the place of ``sinabs.layers.IAFRecurrent``."""
+
+
+class AcceleratedLIFRecurrent(LIFRecurrent, _ForgetsSpikes):
+    """LIFRecurrent in the place of ``sinabs.layers.LIFRecurrent``."""
+
+
+class AcceleratedCubaLIFRecurrent(CubaLIFRecurrent, _ForgetsSpikes):
+    """CubaLIFRecurrent in the place of ``LIFRecurrent`` and ``IAFRecurrent`` with ``tau_syn``."""
+
+
+class AcceleratedALIFRecurrent(ALIFRecurrent, _ForgetsSpikes):
+    """ALIFRecurrent in the place of ``sinabs.layers.ALIFRecurrent``."""
+
+
+def replacement(name: str, module: torch.nn.Module) -> TimeLayer | None:
     """Return our layer for a sinabs layer, None for a module that is not one.
 
     Raises:
         KernelError: a stateful sinabs layer that ours cannot replace; ``name`` is its place in the network.
     """
-    if isinstance(module, SpikingLayer) or not isinstance(module, StatefulLayer):
+    if isinstance(module, TimeLayer) or not isinstance(module, StatefulLayer):
         return None
-    if type(module) not in _OWN_TYPES:
-        _refuse(name, "type", type(module).__name__, "IAF, LIF, IAFSqueeze and LIFSqueeze")
+    if type(module) not in _KNOWN:
+        _refuse(name, "type", type(module).__name__, ", ".join(known.__name__ for known in _KNOWN))
     layer: Any = module
-    leaky = isinstance(layer, layers.LIF) and not isinstance(layer, layers.IAF)
     if layer.train_alphas:
         _refuse(name, "train_alphas", True, "False")
-    if layer.tau_syn is not None:
-        _refuse(name, "tau_syn", layer.tau_syn.tolist(), "None")
     if layer.record_states:
         _refuse(name, "record_states", True, "False")
-    if layer.spike_threshold is None or layer.spike_threshold.requires_grad:
-        _refuse(name, "spike_threshold", "learnt or None", "a constant")
     if layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks:
         _refuse(name, "hooks", "registered", "none: register them after accelerate()")
-    options: dict[str, Any] = {
-        "threshold": layer.spike_threshold,
+    options: dict[str, Any] = {"stateful": True}
+    if hasattr(layer, "num_timesteps"):  # a Squeeze form
+        options["batch_size"] = layer.batch_size if layer.batch_size > 0 else None
+        options["num_timesteps"] = layer.num_timesteps if layer.num_timesteps > 0 else None
+    if isinstance(layer, _FILTERS):
+        new = _filter(name, layer, options)
+    elif isinstance(layer, _ADAPTIVE):
+        new = _adaptive(name, layer, options)
+    else:
+        new = _spiking(name, layer, options)
+    if layer.is_state_initialised():
+        for row in new.state_rows:
+            if row != "i_rec":
+                setattr(new, row, getattr(layer, row).detach().clone())
+    new.train(layer.training)
+    return new
+
+
+def _filter(name: str, layer: Any, options: dict[str, Any]) -> TimeLayer:
+    if layer.min_v_mem is not None:
+        _refuse(name, "min_v_mem", layer.min_v_mem.tolist(), "None for layers without spikes")
+    return AcceleratedLI(layer.tau_mem, norm_input=layer.norm_input, **options)
+
+
+def _adaptive(name: str, layer: Any, options: dict[str, Any]) -> TimeLayer:
+    if layer.tau_syn is not None:
+        _refuse(name, "tau_syn", layer.tau_syn.tolist(), "None: sinabs' ALIF loses the current from call to call")
+    if isinstance(layer.b0, torch.Tensor) and layer.b0.requires_grad:
+        _refuse(name, "spike_threshold", "learnt", "a constant")
+    if isinstance(layer.adapt_scale, torch.nn.Parameter):
+        _refuse(name, "adapt_scale", "learnt", "a constant")
+    adaptive = {
+        **options,
+        **_neuron_options(name, layer, layer.b0),
+        "adapt_scale": layer.adapt_scale,
+        "norm_input": layer.norm_input,
+        "detach_threshold": True,
+    }
+    if isinstance(layer, layers.ALIFRecurrent):
+        return AcceleratedALIFRecurrent(layer.tau_mem, layer.tau_adapt, layer.rec_connect, **adaptive)
+    return AcceleratedALIF(layer.tau_mem, layer.tau_adapt, **adaptive)
+
+
+def _spiking(name: str, layer: Any, options: dict[str, Any]) -> TimeLayer:
+    if layer.spike_threshold is None or layer.spike_threshold.requires_grad:
+        _refuse(name, "spike_threshold", "learnt or None", "a constant")
+    options = {**options, **_neuron_options(name, layer, layer.spike_threshold)}
+    leaky = layer.tau_mem is not None
+    lateral = isinstance(layer, _RECURRENT)
+    if layer.tau_syn is None:
+        if leaky:
+            options["norm_input"] = layer.norm_input
+        if lateral and leaky:
+            return AcceleratedLIFRecurrent(layer.tau_mem, layer.rec_connect, **options)
+        if lateral:
+            return AcceleratedIAFRecurrent(layer.rec_connect, **options)
+        return AcceleratedLIF(layer.tau_mem, **options) if leaky else AcceleratedIAF(**options)
+    options["norm_input"] = leaky and layer.norm_input
+    tau_mem = layer.tau_mem if leaky else inf
+    if lateral:
+        return AcceleratedCubaLIFRecurrent(tau_mem, layer.tau_syn, layer.rec_connect, **options)
+    return AcceleratedCubaLIF(tau_mem, layer.tau_syn, **options)
+
+
+def _neuron_options(name: str, layer: Any, threshold: Any) -> dict[str, Any]:
+    """The options that every layer of spiking neurons has."""
+    options = {
+        "threshold": threshold,
         "v_min": None if layer.min_v_mem is None else _one_number(name, "min_v_mem", layer.min_v_mem),
         "spikes": _spikes(name, layer.spike_fn),
         "surrogate": _surrogate(name, layer.surrogate_grad_fn),
-        "stateful": True,
     }
     _check_reset(name, layer.reset_fn)
-    if isinstance(layer, _SQUEEZED):
-        options["batch_size"] = layer.batch_size if layer.batch_size > 0 else None
-        options["num_timesteps"] = layer.num_timesteps if layer.num_timesteps > 0 else None
-    if leaky:
-        options |= {"tau_mem": layer.tau_mem, "norm_input": layer.norm_input}
-    new: SpikingLayer = (AcceleratedLIF if leaky else AcceleratedIAF)(**options)
-    if layer.is_state_initialised():
-        new.v_mem = layer.v_mem.detach().clone()
-    new.train(layer.training)
-    return new
+    return options
 
 
 def _spikes(name: str, spike_fn: Any) -> Spikes:
@@ -132,7 +232,9 @@ def _surrogate(name: str, function: Any) -> surrogates.Surrogate:
     _refuse(name, "surrogate_grad_fn", function, "SingleExponential, PeriodicExponential and Heaviside")
 
 
-def _one_number(name: str, field: str, value: torch.Tensor) -> float:
+def _one_number(name: str, field: str, value: torch.Tensor | float) -> float:
+    if not isinstance(value, torch.Tensor):
+        return float(value)
     if value.numel() != 1:
         _refuse(name, field, f"a tensor of shape {tuple(value.shape)}", "one number")
     return float(value.item())

@@ -52,6 +52,14 @@ def extras(request: pytest.FixtureRequest, algorithm: Kernel) -> tuple[str, ...]
     return chosen
 
 
+@pytest.fixture(params=["plain", "all"])
+def few_extras(request: pytest.FixtureRequest, algorithm: Kernel) -> tuple[str, ...]:
+    """For tests that take long and look at tensors rather than at what is computed."""
+    if request.param != "plain" and getattr(algorithm, "plain", False):
+        pytest.skip("neurons of a potential alone")
+    return EXTRAS[request.param]
+
+
 def parameters(neurons: int, dtype: torch.dtype, per_neuron: bool, extras: tuple[str, ...] = ()) -> Parameters:
     def draw(low: float, high: float) -> torch.Tensor:
         return torch.rand(neurons if per_neuron else 1, dtype=dtype) * (high - low) + low
@@ -228,12 +236,12 @@ def gradcheck(algorithm: Kernel, reset: str, surrogate: object, extras: tuple[st
         assert torch.autograd.gradcheck(run, inputs, eps=1e-7, atol=1e-5, rtol=1e-4, fast_mode=False)
 
 
-def test_opcheck(algorithm: Kernel, extras: tuple[str, ...]) -> None:
-    if len(extras) == 1:
-        pytest.skip("covered by all of them together")
+def test_opcheck(algorithm: Kernel, few_extras: tuple[str, ...]) -> None:
     forward, backward = (getattr(torch.ops.neurodeploy, name).default for name in algorithm.operators)
-    x, values, state = case(2, 40, 5, torch.float32, extras=extras)
-    for memory, time_major in (("store", False), ("recompute", True)) if extras else product(MEMORIES, (False, True)):
+    x, values, state = case(2, 40, 5, torch.float32, extras=few_extras)
+    for memory, time_major in (
+        (("store", False), ("recompute", True)) if few_extras else product(MEMORIES, (False, True))
+    ):
         laid_out = x.transpose(0, 1).contiguous() if time_major else x
         options = (*Neuron().arguments(), time_major, memory, False, True)
         torch.library.opcheck(forward, (laid_out, state, *values, *options))
@@ -243,8 +251,8 @@ def test_opcheck(algorithm: Kernel, extras: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("memory", MEMORIES)
-def test_compiles_as_one_graph(algorithm: Kernel, memory: kernel.Memory, extras: tuple[str, ...]) -> None:
-    x, values, state = case(2, 20, 5, torch.float32, extras=extras)
+def test_compiles_as_one_graph(algorithm: Kernel, memory: kernel.Memory, few_extras: tuple[str, ...]) -> None:
+    x, values, state = case(2, 20, 5, torch.float32, extras=few_extras)
     leaves = [tensor.clone().requires_grad_() for tensor in (x, state, *values[:3], *present(values[4:]))]
     learnt = [name for name, value in zip(values._fields, values, strict=True) if value is not None and name != "unit"]
     neuron = Neuron()
@@ -280,10 +288,10 @@ def test_odd_shapes(algorithm: Kernel, shape: tuple[int, int, int], extras: tupl
 @pytest.mark.parametrize("shape", [(2, 0, 3), (0, 5, 3), (2, 5, 0), (0, 0, 0)])
 @pytest.mark.parametrize("memory", MEMORIES)
 def test_empty_axes(
-    algorithm: Kernel, shape: tuple[int, int, int], memory: kernel.Memory, extras: tuple[str, ...]
+    algorithm: Kernel, shape: tuple[int, int, int], memory: kernel.Memory, few_extras: tuple[str, ...]
 ) -> None:
     for per_neuron in (False, True):
-        x, values, state = case(*shape, per_neuron=per_neuron, extras=extras)
+        x, values, state = case(*shape, per_neuron=per_neuron, extras=few_extras)
         spikes, final, saved = algorithm.forward(x, values, state, Neuron(), memory=memory)
         assert spikes.shape == x.shape
         if shape[1] == 0:
@@ -324,11 +332,11 @@ def test_second_derivatives_are_refused(algorithm: Kernel) -> None:
 
 @pytest.mark.parametrize("memory", MEMORIES)
 def test_large_outputs_come_poisoned_and_leave_clean(
-    algorithm: Kernel, memory: kernel.Memory, extras: tuple[str, ...]
+    algorithm: Kernel, memory: kernel.Memory, few_extras: tuple[str, ...]
 ) -> None:
     """Large outputs reuse pooled memory: with NaN left in it by the last user, every value has to be written."""
-    lateral = "lateral" in extras
-    x, values, state = case(8 if lateral else 2, 300, 512 if lateral else 2048, torch.float32, extras=extras)
+    lateral = "lateral" in few_extras
+    x, values, state = case(8 if lateral else 2, 300, 512 if lateral else 2048, torch.float32, extras=few_extras)
     g, h, last = output_gradients(x, state)
     got, expected = [], []
     for results in (expected, got):

@@ -107,16 +107,89 @@ def test_optimizer_and_state_survive() -> None:
     assert torch.equal(clone(x), net(x))
 
 
+def lateral(bias: bool = True, scale: float = 1.0) -> torch.nn.Linear:
+    torch.manual_seed(5)
+    linear = torch.nn.Linear(12, 12, bias=bias)
+    torch.nn.init.normal_(linear.weight, 0.05 * scale, 0.15 * scale)
+    return linear
+
+
+ACCEPTED = {
+    "lif-syn": lambda: sl.LIF(tau_mem=15.0, tau_syn=6.0, norm_input=False),
+    "lif-syn-norm": lambda: sl.LIF(tau_mem=15.0, tau_syn=torch.tensor(4.0), min_v_mem=-0.2),
+    "iaf-syn": lambda: sl.IAF(tau_syn=5.0, min_v_mem=-0.5),
+    "leak": lambda: sl.ExpLeak(tau_mem=10.0),
+    "leak-norm": lambda: sl.ExpLeak(tau_mem=10.0, norm_input=True),
+    "alif": lambda: sl.ALIF(tau_mem=15.0, tau_adapt=30.0, norm_input=False),
+    "alif-multi": lambda: sl.ALIF(
+        tau_mem=15.0,
+        tau_adapt=30.0,
+        adapt_scale=0.7,
+        spike_fn=sa.MultiSpike,
+        min_v_mem=-0.5,
+        surrogate_grad_fn=sa.PeriodicExponential(),
+        spike_threshold=torch.tensor(0.6),
+    ),
+    "iaf-rec": lambda: sl.IAFRecurrent(rec_connect=lateral()),
+    "lif-rec": lambda: sl.LIFRecurrent(tau_mem=15.0, rec_connect=lateral(False), norm_input=False, min_v_mem=-0.5),
+    "lif-rec-syn": lambda: sl.LIFRecurrent(tau_mem=15.0, tau_syn=5.0, rec_connect=lateral(scale=0.1), norm_input=False),
+    "iaf-rec-syn": lambda: sl.IAFRecurrent(tau_syn=5.0, rec_connect=lateral(scale=0.1)),
+    "lif-rec-module": lambda: sl.LIFRecurrent(
+        tau_mem=15.0, rec_connect=torch.nn.Sequential(torch.nn.Flatten(), lateral()), norm_input=False
+    ),
+    "alif-rec": lambda: sl.ALIFRecurrent(tau_mem=15.0, tau_adapt=30.0, rec_connect=lateral(), norm_input=False),
+}
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_layers_with_more_than_a_potential(name: str) -> None:
+    """Spikes equal; gradients of input, time constants and weights to what sinabs' float32 spikes allow.
+
+    In float64, but for recurrent layers: there sinabs multiplies its float32 spikes with weights of another type.
+    """
+    dtype = torch.float32 if "rec" in name else torch.float64
+    theirs, ours = ACCEPTED[name]().to(dtype), nn.accelerate(ACCEPTED[name]().to(dtype))  # sinabs' copies lose options
+    assert type(ours).__module__.startswith("neurodeploy")
+    torch.manual_seed(0)
+    x = torch.randn(4, 50, 12, dtype=dtype) * (5.0 if getattr(theirs, "norm_input", False) else 0.6) + 0.1
+    expected, expected_grads = gradients(theirs, x)
+    got, got_grads = gradients(ours, x)
+    if "leak" in name:
+        assert relative(got, expected) < 1e-14
+    else:
+        assert 0.01 < float(expected.mean()) < 2
+        assert torch.equal(got, expected)
+    assert len(got_grads) == len(expected_grads) >= 2 - name.startswith(("iaf-rec", "leak"))
+    for g, e in zip(got_grads, expected_grads, strict=True):
+        assert relative(g, e) < (1e-6 if dtype == torch.float64 else 2e-5)
+    with torch.no_grad():  # the state goes on to the next call, and what the last spikes sent back does not
+        assert relative(ours(x), theirs(x)) < 1e-14
+        copied = copy.deepcopy(ours)
+        assert torch.equal(copied(x), ours(x))
+        ours.reset_states()  # type: ignore[operator]
+        assert torch.equal(ours(x), got)
+
+
+def test_adaptive_layers_carry_their_threshold() -> None:
+    theirs, ours = ACCEPTED["alif"]().double(), nn.accelerate(ACCEPTED["alif"]().double())
+    x = torch.rand(2, 20, 12, dtype=torch.float64)
+    with torch.no_grad():
+        for _ in range(3):
+            assert torch.equal(ours(x), theirs(x))
+        assert relative(ours.b, theirs.b) < 1e-6  # type: ignore[arg-type]
+
+
 REFUSED = [
-    (sl.LIF(tau_mem=10.0, tau_syn=5.0), "tau_syn"),
     (sl.LIF(tau_mem=10.0, train_alphas=True), "train_alphas"),
     (sl.IAF(reset_fn=sa.MembraneReset()), "reset_fn"),
     (sl.IAF(reset_fn=sa.MembraneSubtract(0.5)), "reset_fn"),
     (sl.IAF(surrogate_grad_fn=sa.Gaussian()), "surrogate_grad_fn"),
     (sl.IAF(spike_fn=None), "spike_fn"),
     (sl.IAF(record_states=True), "record_states"),
-    (sl.IAFRecurrent(rec_connect=torch.nn.Linear(3, 3)), "type"),
-    (sl.ExpLeak(tau_mem=10.0), "type"),
+    (sl.ExpLeak(tau_mem=10.0, min_v_mem=-1.0), "min_v_mem"),
+    (sl.ALIF(tau_mem=10.0, tau_adapt=10.0, tau_syn=5.0), "tau_syn"),
+    (sl.ALIF(tau_mem=10.0, tau_adapt=10.0, reset_fn=sa.MembraneReset()), "reset_fn"),
+    (type("Own", (sl.LIF,), {})(tau_mem=10.0), "type"),
 ]
 
 
