@@ -8,6 +8,7 @@ from neurodeploy.nn.pooling import SumPool2d
 from neurodeploy.nn.recurrent import ALIFRecurrent, CubaLIFRecurrent, IAFRecurrent, LIFRecurrent
 from neurodeploy.nn.saf import SAF, Feedback
 from neurodeploy.nn.spiking import IAF, LIF, NeuronLayer, SpikingLayer
+from neurodeploy.nn.srm import SRMAlpha, SRMState
 from neurodeploy.nn.synaptic import ALIF, LI, CubaLIF, SynapseFilter
 from neurodeploy.surrogate import (
     Arctan,
@@ -38,6 +39,8 @@ __all__ = [
     "NeuronLayer",
     "OverTime",
     "PeriodicExponential",
+    "SRMAlpha",
+    "SRMState",
     "Sigmoid",
     "SingleExponential",
     "SpikingLayer",

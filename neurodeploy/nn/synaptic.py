@@ -1,6 +1,7 @@
 """Neurons with a synaptic current or an adapting threshold, and the filters without spikes."""
 
 from dataclasses import replace
+from math import prod
 from typing import Any, ClassVar
 
 import torch
@@ -171,7 +172,7 @@ class FilterLayer(TimeLayer):
             for name, value in (("decay", self.decay), ("input_gain", self.input_gain))
         )
         y, final_state = native_filter.apply(
-            unfolded.flatten(2).contiguous() if features else unfolded.unsqueeze(2).contiguous(),
+            unfolded.reshape(*unfolded.shape[:2], prod(features)).contiguous(),
             start,
             decay,
             input_gain,
