@@ -130,7 +130,7 @@ def test_operators_pass_opcheck() -> None:
     z, state, values = case(4, 2, 5, torch.float32)
     for form, keep in (("closed", True), ("recurrent", True), ("lif", False)):
         torch.library.opcheck(torch.ops.neurodeploy.saf_forward, (z, *state, *values[:3], form, 1, keep))
-    torch.library.opcheck(torch.ops.neurodeploy.saf_backward, (z, z.clone(), *values[1:], 0, 0.5, 1.0))
+    torch.library.opcheck(torch.ops.neurodeploy.saf_backward, (z, z.clone(), *values[1:4], 0, 0.5, 1.0))
 
 
 def test_nothing_is_kept_without_gradients() -> None:
