@@ -22,6 +22,7 @@ from neurodeploy.report import charts
 from neurodeploy.report.load import load_section
 from neurodeploy.report.png import data_uri, raster_picture
 from neurodeploy.report.robustness import robustness_section
+from neurodeploy.report.sweep import sweep_section
 from neurodeploy.target import Program
 from neurodeploy.validation.divergence import Divergence
 from neurodeploy.validation.validate import DESCRIPTIONS
@@ -53,6 +54,7 @@ def write_report(folder: str | Path) -> Path:
         quantization=_quantization(deployment),
         **_validation(folder, deployment.program),
         **_sample(folder, deployment),
+        sweep=_sweep(folder),
     )
     write_text(folder / "report.html", page)
     return folder / "report.html"
@@ -109,15 +111,15 @@ def _quantization(deployment: Deployment) -> list[dict[str, str]]:
 
 
 @contextmanager
-def _result_of_validate(path: Path) -> Iterator[None]:
-    """Words an error in the content of ``path``."""
+def _result_of(verb: str, path: Path) -> Iterator[None]:
+    """Words an error in the content of ``path``, which ``verb`` wrote."""
     try:
         yield
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ProgramError(
-            f"{path}: not what neurodeploy validate writes ({error!r}).",
-            remedy=f"run neurodeploy validate {path.parent} again, or delete the file.",
-            code="validation-file",
+            f"{path}: not what neurodeploy {verb} writes ({error!r}).",
+            remedy=f"run neurodeploy {verb} again, or delete the file.",
+            code=f"{verb}-file",
         ) from error
 
 
@@ -136,7 +138,7 @@ def _validation(folder: Path, program: Program) -> dict[str, Any]:
     if not path.is_file():
         return {"validation": None}
     result = read_json(path)
-    with _result_of_validate(path):
+    with _result_of("validate", path):
         _check_program(path, result["program_sha256"], program)
         return _tables(result, program.layers)
 
@@ -217,12 +219,20 @@ def _histogram(counts: list[int], edges: list[int]) -> str:
     return charts.bars([count / total for count in counts[: last + 1]], labels[: last + 1])
 
 
+def _sweep(folder: Path) -> dict[str, Any] | None:
+    path = folder / "sweep.json"
+    if not path.is_file():
+        return None
+    with _result_of("sweep", path):
+        return sweep_section(read_json(path))
+
+
 def _sample(folder: Path, deployment: Deployment) -> dict[str, Any]:
     path = folder / "sample.npz"
     if not path.is_file():
         return {"raster": None, "load": None}
     sample = read_npz(path)
-    with _result_of_validate(path):
+    with _result_of("validate", path):
         _check_program(path, str(sample["program_sha256"]), deployment.program)
         return {"raster": _bands(sample), "load": load_section(deployment, sample)}
 

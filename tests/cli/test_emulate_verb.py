@@ -86,3 +86,16 @@ def test_orders_imperfect_chips_and_load_stand_in_the_report(run_folder, cli, tm
     assert plain["order_robustness"] is plain["monte_carlo"] is None
     assert cli("report", run_folder).code == 0
     assert "Order of delivery" not in (run_folder / "report.html").read_text()
+
+
+def test_a_sweep_in_the_folder_stands_in_the_report(run_folder, cli, tmp_path):
+    options = ["--data", tmp_path / "data.npz", "--v-min", "-1", "--v-min", "lowest", "-o", run_folder]
+    assert cli("sweep", tmp_path / "model.onnx", *options).code == 0
+    assert cli("report", run_folder).code == 0
+    page = (run_folder / "report.html").read_text()
+    assert "Compiled in other ways" in page
+    assert "<td>lowest</td>" in page
+    (run_folder / "sweep.json").write_text('{"rows": 3}')
+    result = cli("report", run_folder)
+    assert result.code == 2
+    assert "sweep.json: not what neurodeploy sweep writes" in result.err
