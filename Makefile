@@ -61,6 +61,7 @@ sanitize: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/exodus_cpu.py
 	$(BIN)/python benchmarks/emulator.py
+	$(BIN)/python benchmarks/onnx_runtime.py
 
 clean:
 	rm -rf $(VENV) build dist runs

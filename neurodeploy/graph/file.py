@@ -29,7 +29,8 @@ def save_graph(
             front of every integer (QDQ), instead of in integers. It loads as the same integer graph.
 
     Raises:
-        GraphError: ``path`` has another suffix, or a node cannot be written exactly.
+        GraphError: ``path`` has another suffix, the file would be too large to be read again, or a node cannot be
+            written exactly.
     """
     from neurodeploy.graph.onnx_file import signed
     from neurodeploy.graph.onnx_writer import to_onnx
@@ -37,7 +38,7 @@ def save_graph(
     path = Path(path)
     if path.suffix != ".onnx":
         raise GraphError(f"{path}: graphs are written as .onnx.", remedy=f"use {path.stem}.onnx.", code="suffix")
-    data = signed(to_onnx(graph, annotations=annotations, provenance=provenance, scales=scales))
+    data = signed(path, to_onnx(graph, annotations=annotations, provenance=provenance, scales=scales))
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 

@@ -37,8 +37,7 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, bytes]:
     if not path.is_file():
         raise GraphError(f"{path}: no such file.", remedy="check the path.", code="missing-file")
     size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise _too_large(path, f"{size:,} bytes", f"{MAX_BYTES:,}")
+    _check_size(path, size, 0)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -47,8 +46,7 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, bytes]:
         structure = _structure_bytes(memoryview(data))
     except (ValueError, IndexError) as error:
         raise damaged(path, "not a readable ONNX file") from error
-    if structure > MAX_STRUCTURE_BYTES:
-        raise _too_large(path, f"{structure:,} bytes besides the numbers of its tensors", f"{MAX_STRUCTURE_BYTES:,}")
+    _check_size(path, size, structure)
     try:
         model = onnx.ModelProto.FromString(data)
     except DecodeError as error:
@@ -90,11 +88,16 @@ def arrays(path: Path, model: onnx.ModelProto) -> dict[str, Array]:
     return found
 
 
-def signed(model: onnx.ModelProto) -> bytes:
-    """The bytes of a model with their hash in its metadata; equal models give equal bytes."""
+def signed(path: Path, model: onnx.ModelProto) -> bytes:
+    """The bytes of a model for ``path``, with their hash in its metadata; equal models give equal bytes.
+
+    Raises:
+        GraphError: the file would be too large to be read again.
+    """
     entry = model.metadata_props.add()
     entry.key, entry.value = HASH, _UNSIGNED
     data = model.SerializeToString(deterministic=True)
+    _check_size(path, len(data), _structure_bytes(memoryview(data)))
     start = data.rindex(_MARK) + len(_MARK)
     return b"".join((data[:start], hashlib.sha256(data).hexdigest().encode(), data[start + 64 :]))
 
@@ -117,8 +120,17 @@ def damaged(path: Path, what: str) -> GraphError:
     )
 
 
-def _too_large(path: Path, found: str, limit: str) -> GraphError:
-    return GraphError(f"{path}: {found}; the limit is {limit}.", remedy="use a smaller network.", code="too-large")
+def _check_size(path: Path, size: int, structure: int) -> None:
+    for found, limit, what in (
+        (size, MAX_BYTES, "bytes"),
+        (structure, MAX_STRUCTURE_BYTES, "bytes besides the numbers of its tensors"),
+    ):
+        if found > limit:
+            raise GraphError(
+                f"{path}: {found:,} {what}; the limit is {limit:,}.",
+                remedy="use a smaller network.",
+                code="too-large",
+            )
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int, int]]:
@@ -162,16 +174,27 @@ def _varint(data: memoryview, position: int) -> tuple[int, int]:
 
 
 def _structure_bytes(model: memoryview) -> int:
-    """Bytes that are not numbers of tensors; stops counting once there are too many."""
-    numbers = 0
+    """Bytes that are not numbers of tensors; stops where they are too many."""
+    total = 0
+    for start, end in _structure(model):
+        total += end - start + 2  # a field takes at least two bytes besides its content
+        if total > MAX_STRUCTURE_BYTES:
+            break
+    return total
+
+
+def _structure(model: memoryview) -> Iterator[tuple[int, int]]:
+    """Where the fields of a model lie that are not numbers of tensors."""
     for field, start, end in _fields(model):
-        if field == _GRAPH:
-            graph = model[start:end]
-            for part, first, last in _fields(graph):
-                if part == _INITIALIZER:
-                    tensor = graph[first:last]
-                    numbers += sum(stop - begin for number, begin, stop in _fields(tensor) if number in _NUMBERS)
-    return len(model) - numbers
+        if field != _GRAPH:
+            yield start, end
+            continue
+        graph = model[start:end]
+        for part, first, last in _fields(graph):
+            if part != _INITIALIZER:
+                yield first, last
+                continue
+            yield from ((at, at) if number in _NUMBERS else (at, to) for number, at, to in _fields(graph[first:last]))
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

@@ -126,7 +126,7 @@ def write(path: Path, model: onnx.ModelProto) -> None:
         if entry.key == onnx_file.HASH:
             del model.metadata_props[position]
             break
-    path.write_bytes(onnx_file.signed(model))
+    path.write_bytes(onnx_file.signed(path, model))
 
 
 def description(model: onnx.ModelProto) -> onnx.StringStringEntryProto:
@@ -336,6 +336,14 @@ def test_hostile_files_are_refused_in_bounded_memory(tmp_path):
     assert codes == expected
     # The largest file that is read at all has 24 MB; parsing it would take over a gigabyte.
     assert kilobytes < 100_000
+
+
+def test_graphs_too_large_to_be_read_again_are_not_written(tmp_path):
+    graph = Graph(every_node().nodes, every_node().edges, ("word " * 1_000_000,))
+    with pytest.raises(GraphError) as info:
+        save_graph(graph, tmp_path / "a.onnx")
+    assert info.value.code == "too-large"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_suffix_is_refused_and_leaves_nothing(tmp_path):

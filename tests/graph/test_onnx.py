@@ -16,7 +16,8 @@ from neurodeploy.graph.nodes import LI, Add, Conv2d, Delay, Feedback, Flatten, I
 from neurodeploy.graph.onnx_writer import to_onnx
 from neurodeploy.quantize import quantize
 from tests.graph.onnx_graphs import random_graphs
-from tests.graph.onnx_runs import evaluate, run, with_spikes
+from tests.graph.onnx_runs import evaluate, run, session, with_spikes
+from tests.graph.random_graphs import random_graph
 from tests.graph.stepwise import Stepwise
 
 torch = pytest.importorskip("torch")
@@ -56,6 +57,19 @@ def test_random_graphs_survive_the_disk(integer, data, tmp_path):
     assert graph_hash(again) == graph_hash(graph)
     save_graph(again, tmp_path / "b.onnx")
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+@settings(max_examples=25, **SETTINGS)
+@given(seed=st.integers(0, 2**32 - 1), layers=st.integers(1, 8))
+def test_graphs_with_fields_of_continuous_time_survive_and_run(seed, layers, tmp_path):
+    graph = random_graph(seed, layers)
+    save_graph(graph, tmp_path / "a.onnx")
+    assert load_graph(tmp_path / "a.onnx") == graph
+    model = onnx.load(tmp_path / "a.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    inputs = {name: graph.shapes[name] for name, node in graph.nodes.items() if isinstance(node, Input)}
+    results = session(model).run(None, {name: np.ones((2, 3, *shape), np.float32) for name, shape in inputs.items()})
+    assert all(len(value) == 2 for value in results)
 
 
 @pytest.mark.parametrize("integer", [False, True], ids=["float", "integer"])
