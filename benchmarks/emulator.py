@@ -2,9 +2,9 @@
 
 Run from the repository's root: ``python benchmarks/emulator.py``. Rewrites ``benchmarks/results/emulator.md`` and
 ``.json``; ``--rounds 1 --out FOLDER`` is a quick look. The networks and the recordings are those of ``../shared/data``;
-without them, or without sinabs, the parts that need them are left out and the page says so. Times are CPU seconds of the
-process, so that other work on the machine matters little; what is compared is measured in turns. Only the line on two
-threads is wall time.
+without them, or without sinabs, the parts that need them are left out and the page says so. Times are CPU seconds of
+the process, so that other work on the machine matters little; what is compared is measured in turns. Only the line on
+two threads is wall time.
 """
 
 import argparse
@@ -132,7 +132,7 @@ def digits_as_spikes(count: int) -> list[EventArray]:
 
 
 def moving_ring(count: int) -> list[EventArray]:
-    """Recordings of 300 ms on 128 x 128 pixels: the edge of a circling disc, ON before and OFF behind, 200 events/ms."""
+    """Recordings of 300 ms, 128 x 128 pixels: the edge of a circling disc, ON before and OFF behind, 200 events/ms."""
     rng = np.random.default_rng(0)
     found = []
     for _ in range(count):
