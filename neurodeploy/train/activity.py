@@ -28,7 +28,7 @@ class Activity:
         network: the network; its modules are watched with hooks.
         differentiable: whether the counts carry gradients with respect to spikes.
 
-    Attributes (of the last pass; B recordings):
+    Attributes (of the last pass; B recordings; exact below 2^24 spikes or events per recording and layer):
         spikes: spiking layer -> float64 ``[B]``, spikes per recording.
         neuron_steps: spiking layer -> neurons times time steps of one recording.
         synops: weight layer -> float64 ``[B]``, synaptic operations per recording.
@@ -99,7 +99,7 @@ class Activity:
     def _after_neurons(self, name: str) -> Callable[[torch.nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
         def hook(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
             spikes = output if self._differentiable else output.detach()
-            self.spikes[name] = spikes.reshape(self._recordings, -1).sum(1, dtype=torch.float64)
+            self.spikes[name] = spikes.reshape(self._recordings, -1).sum(1).double()
             self.neuron_steps[name] = output.numel() // self._recordings
             self.fed_by[name] = self._last_weights
 
@@ -112,10 +112,10 @@ class Activity:
                 key = (name, events.shape[-2:])
                 if key not in self._fan_out:
                     self._fan_out[key] = fan_out_of_convolution(module, events.shape, output.shape)
-                per_position = events.reshape(self._recordings, -1, *events.shape[-2:]).sum(1, dtype=torch.float64)
+                per_position = events.reshape(self._recordings, -1, *events.shape[-2:]).sum(1).double()
                 operations = (per_position * self._fan_out[key]).sum((1, 2))
             else:
-                operations = events.reshape(self._recordings, -1).sum(1, dtype=torch.float64) * output.shape[-1]
+                operations = events.reshape(self._recordings, -1).sum(1).double() * output.shape[-1]
             factor = self._averaged.get(id(inputs[0]), (None, 1))[1]
             self.synops[name] = operations * factor
             self.event_sizes[name] = 1 / factor

@@ -252,6 +252,14 @@ class TrainConfig(_Strict):
             raise ValueError("local cannot be combined with quantize_aware, shards, or a price on activity")
         return self
 
+    @model_validator(mode="after")
+    def _reaches_the_chip(self) -> "TrainConfig":
+        if self.quantize_aware is not None and self.quantize_aware.from_epoch >= self.epochs:
+            raise ValueError(
+                f"quantize_aware.from_epoch is {self.quantize_aware.from_epoch}, but there are {self.epochs} epochs"
+            )
+        return self
+
     def sha256(self) -> str:
         """Hash of all settings."""
         return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()

@@ -392,8 +392,14 @@ def _with_shards(config: TrainConfig, resumed: Path | None, team: Processes) -> 
     """The settings with the shards that a run of several processes, or the run that is resumed, has."""
     if config.shards is None and resumed is not None and (resumed / CONFIG).is_file():
         config = config.model_copy(update={"shards": load_config(resumed / CONFIG).shards})
-    if config.shards is None and team.size > 1:
+    elif config.shards is None and team.size > 1:
         config = config.model_copy(update={"shards": team.size})
+    if config.local is not None and team.size > 1:
+        raise ConfigError(
+            f"local: blocks and segments are trained by one process, and there are {team.size}.",
+            remedy="start one process, or train without local.",
+            code="local-processes",
+        )
     if (config.shards or 1) % team.size:
         raise ConfigError(
             f"shards: {config.shards or 1} parts of a batch cannot be shared equally by {team.size} processes.",

@@ -308,3 +308,5 @@ def test_a_chip_that_does_not_exist(tmp_path):
     content = toy_config(tmp_path / "data").model_dump(mode="json")
     with pytest.raises(ConfigError, match=r"quantize_aware\.from_epoch"):
         parse_config(content | {"quantize_aware": {"target": "speck2f", "from_epoch": -1}})
+    with pytest.raises(ConfigError, match="from_epoch is 4, but there are 4 epochs"):
+        parse_config(content | {"quantize_aware": {"target": "speck2f", "from_epoch": 4}})

@@ -116,13 +116,21 @@ def test_a_failure_of_one_process_ends_all_and_another_number_resumes(tmp_path):
     assert without_times(resumed.metrics) == without_times(straight.metrics)
 
 
-def test_shards_that_do_not_fit(tmp_path, monkeypatch):
+def test_shards_that_do_not_fit(tmp_path):
     from neurodeploy.train.loop import _with_shards
 
     config = toy_config(tmp_path / "data", shards=3)
     with pytest.raises(ConfigError, match="3 parts of a batch cannot be shared equally by 2"):
         _with_shards(config, None, Processes(0, 2))
     assert _with_shards(config, None, Processes(0, 3)).shards == 3
+    unset = toy_config(tmp_path / "data")
+    assert _with_shards(unset, None, Processes(0, 2)).shards == 2
+    save_config(tmp_path / "train.yaml", unset)  # of a run of one process, which took whole batches
+    assert _with_shards(unset, tmp_path, Processes(0, 1)).shards is None
+    with pytest.raises(ConfigError, match="local: blocks and segments are trained by one process"):
+        _with_shards(toy_config(tmp_path / "data", local={"truncation": 2}), None, Processes(0, 2))
+    with pytest.raises(ConfigError, match="1 parts of a batch cannot be shared equally by 2"):
+        _with_shards(unset, tmp_path, Processes(0, 2))
     normalized = toy_config(tmp_path / "data", network={"factory": "tests.train.toy:normalized"}, shards=2)
     with pytest.raises(ConfigError, match=r"BatchNorm2d.*statistics of a whole batch"):
         train(normalized, tmp_path / "run", quiet=True)
