@@ -188,14 +188,14 @@ class _Accumulate(torch.autograd.Function):
         keep: bool,
     ) -> tuple[torch.Tensor, ...]:
         """Run the forward operator; ``keep`` where there will be a backward pass."""
-        decay, threshold, gain, unit = parameters[:4]
+        threshold, gain = parameters.threshold, parameters.input_gain
         a, spikes, kept, potential = torch.ops.neurodeploy.saf_forward(
-            z, *state, decay, threshold, gain, form, neuron.max_spikes, keep and clamp is None
+            z, *state, parameters.decay, threshold, gain, form, neuron.max_spikes, keep and clamp is None
         )
         if keep and clamp is not None:
             total = gain * z
             kept = (total >= 0) & (total <= threshold * clamp.largest)
-        ctx.save_for_backward(kept, threshold, gain, unit)
+        ctx.save_for_backward(kept, threshold, gain, parameters.unit)
         ctx.clamp, ctx.surrogate = clamp, surrogates.code(neuron.surrogate)
         ctx.mark_non_differentiable(spikes, potential)
         return a, spikes, potential
@@ -249,10 +249,9 @@ def accumulate(
             remedy="choose 'closed', 'recurrent' or 'lif'; with a clamp 'closed'.",
             code="saf-form",
         )
-    constants = Parameters(*(value.detach() for value in parameters[:4]))
     keep = torch.is_grad_enabled() and z.requires_grad
     a, spikes, potential = _Accumulate.apply(  # type: ignore[no-untyped-call]
-        z, state, constants, form, neuron, clamp, keep
+        z, state, parameters, form, neuron, clamp, keep
     )
     after = state.accumulation if len(a) == 0 else a[0] if len(a) == 1 else a[-1].clone()  # not the whole block
     return Output(a, spikes if form == "lif" else None, State(potential, after.detach()))

@@ -36,7 +36,7 @@ def forward(
     form: str,
 ) -> Forward:
     """Run T steps of ``form``: "closed" (z = W a^in_t + bias c_t), "recurrent" or "lif" (z = W s^in_t + bias)."""
-    decay, threshold, gain, _ = parameters[:4]
+    decay, threshold, gain = parameters.decay, parameters.threshold, parameters.input_gain
     a, spikes, potentials, totals = (torch.empty_like(z) for _ in range(4))
     for t in range(z.shape[0]):
         total = gain * z[t] if form == "closed" else decay * potential + gain * z[t]
@@ -53,12 +53,11 @@ def forward(
 
 def backward(grad_a: torch.Tensor, u: torch.Tensor, parameters: Parameters, neuron: Neuron) -> torch.Tensor:
     """Return dL/dz [T, B, N] of each step alone: nothing is carried from one step to another."""
-    _, threshold, gain, unit = parameters[:4]
-    return gain * (surrogate_gradient(neuron.surrogate, u - threshold, unit) * grad_a)
+    slope = surrogate_gradient(neuron.surrogate, u - parameters.threshold, parameters.unit)
+    return parameters.input_gain * (slope * grad_a)
 
 
 def backward_clamp(grad_a: torch.Tensor, U: torch.Tensor, parameters: Parameters, largest: float) -> torch.Tensor:
     """Return dL/dz with the slope of ``clamp(U / threshold, 0, largest)`` in the surrogate's place."""
-    _, threshold, gain, _ = parameters[:4]
-    inside = (U >= 0) & (threshold * largest >= U)
-    return torch.where(inside, gain * (grad_a / threshold), 0.0)
+    inside = (U >= 0) & (parameters.threshold * largest >= U)
+    return torch.where(inside, parameters.input_gain * (grad_a / parameters.threshold), 0.0)

@@ -179,21 +179,19 @@ class SAF(torch.nn.Module):
             optimizer.step()
             return Batch(value.item(), output.detach())
         self.reset_states()
-        total, mean, steps = 0.0, None, x.shape[1]
+        total, outputs, steps = 0.0, [], x.shape[1]
         for part in torch.split(x, self.block or steps, 1):
             output = self.advance(part)
             value = torch.stack([loss(step, target) for step in output.unbind(1)]).sum() / steps
             value.backward()  # type: ignore[no-untyped-call]
             total += value.item()
-            part_mean = output.detach().sum(1) / steps
-            mean = part_mean if mean is None else mean + part_mean
+            outputs.append(output.detach().sum(1))
             if self.online:
                 optimizer.step()
                 optimizer.zero_grad()
         if not self.online:
             optimizer.step()
-        assert mean is not None
-        return Batch(total, mean)
+        return Batch(total, torch.stack(outputs).sum(0) / steps)
 
     def extra_repr(self) -> str:
         """Show method and form in ``repr``."""

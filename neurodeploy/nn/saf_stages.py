@@ -26,7 +26,6 @@ _REMEDIES = {
     "ReLU": "replace it by nd.nn.LIF(..., spikes='single')",
 }
 
-
 FixedMap = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -159,9 +158,13 @@ def _fixed(name: str, module: torch.nn.Module) -> FixedMap:
             and module.divisor_override is None
         ):
             # torch's average keeps its input for the backward pass, which a sum has no need of
-            summed = SumPool2d(size)
-            return lambda x: summed(x) / (size[0] * size[1])
+            return partial(_average, SumPool2d(size), size[0] * size[1])
     return module
+
+
+def _average(summed: SumPool2d, count: int, x: torch.Tensor) -> torch.Tensor:
+    total: torch.Tensor = summed(x)
+    return total / count
 
 
 def _refuse_layer(name: str, layer: SpikingLayer) -> None:

@@ -42,12 +42,11 @@ class Synapse:
         a = apply_fixed(self._before, moving.a)
         if form == "closed":
             z = a if weighted is None else weighted.closed(a, c)
-        elif form == "recurrent":
+        elif moving.spikes is None:  # the recurrent form
             previous = torch.zeros_like(a[0]) if self._previous is None else self._previous
             self._previous = a[-1].detach()
             z = replaced(a, news(a, previous, decay)) if weighted is None else weighted.recurrent(a, previous, decay, c)
         else:
-            assert moving.spikes is not None
             spikes = apply_fixed(self._before, moving.spikes)
             z = spikes if weighted is None else weighted.spikes(spikes)
             if torch.is_grad_enabled():

@@ -128,9 +128,11 @@ def test_state_that_is_passed_in_is_not_changed() -> None:
 
 def test_operators_pass_opcheck() -> None:
     z, state, values = case(4, 2, 5, torch.float32)
+    constants = (values.decay, values.threshold, values.input_gain)
     for form, keep in (("closed", True), ("recurrent", True), ("lif", False)):
-        torch.library.opcheck(torch.ops.neurodeploy.saf_forward, (z, *state, *values[:3], form, 1, keep))
-    torch.library.opcheck(torch.ops.neurodeploy.saf_backward, (z, z.clone(), *values[1:4], 0, 0.5, 1.0))
+        torch.library.opcheck(torch.ops.neurodeploy.saf_forward, (z, *state, *constants, form, 1, keep))
+    constants = (values.threshold, values.input_gain, values.unit)
+    torch.library.opcheck(torch.ops.neurodeploy.saf_backward, (z, z.clone(), *constants, 0, 0.5, 1.0))
 
 
 def test_nothing_is_kept_without_gradients() -> None:
