@@ -48,7 +48,7 @@ def stages(net: torch.nn.Module) -> list[Stage]:
     found = [Stage()]
     for name, module in _flat(net, ""):
         stage = found[-1]
-        if isinstance(module, SpikingLayer):
+        if isinstance(module, IAF | LIF):
             _refuse_layer(name, module)
             stage.neurons = module
             found.append(Stage())
@@ -168,12 +168,6 @@ def _average(summed: SumPool2d, count: int, x: torch.Tensor) -> torch.Tensor:
 
 
 def _refuse_layer(name: str, layer: SpikingLayer) -> None:
-    if not isinstance(layer, IAF | LIF):
-        raise KernelError(
-            f"{name} is a {type(layer).__name__}; accumulations know IAF and LIF neurons.",
-            remedy="use nd.nn.IAF or nd.nn.LIF, or train it with algorithm='exodus'.",
-            code="saf-module",
-        )
     refuse_neuron(layer.neuron, name)
     if any(parameter.requires_grad for parameter in layer.parameters()):
         raise KernelError(

@@ -516,6 +516,7 @@ def test_the_closed_form_is_refused_where_weights_change() -> None:
         (torch.nn.MaxPool2d(2), "saf-module"),
         (torch.nn.BatchNorm1d(30), "saf-module"),
         (torch.nn.Dropout(), "saf-module"),
+        (nn.CubaLIF(2.0, 2.0), "saf-module"),
         (torch.nn.Flatten(0), "saf-module"),
         (torch.nn.Linear(30, 30), "saf-weights"),
         (torch.nn.Conv2d(3, 3, 2, padding="same"), "saf-padding"),
