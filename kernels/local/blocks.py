@@ -1,4 +1,4 @@
-"""A sequential network as blocks of S neuron layers, which run one segment of time from a carried state."""
+"""A sequential network as blocks of S spiking layers, which run one segment of time from a carried state."""
 
 import inspect
 from collections.abc import Iterator, Sequence
@@ -71,7 +71,7 @@ class TimeAxis:
 
 
 class Block(torch.nn.Module):
-    """Consecutive layers of a network, ``S`` of them neuron layers; shares their parameters."""
+    """Consecutive layers of a network, ``S`` of them spiking; shares their parameters."""
 
     def __init__(self, layers: Sequence[torch.nn.Module]) -> None:
         super().__init__()
@@ -106,7 +106,9 @@ class Block(torch.nn.Module):
 
 
 def split(net: torch.nn.Module, size: int | None) -> list[Block]:
-    """Cut ``net`` behind every ``size``-th neuron layer; what follows the last one belongs to the last block.
+    """Cut ``net`` behind every ``size``-th spiking layer; what follows the last one belongs to the last block.
+
+    Filters and leaky integrators carry a state too, but end no block.
 
     Raises:
         TrainError: the network is no plain ``Sequential``, has no neuron layer, hides one inside another module, or
@@ -126,13 +128,14 @@ def split(net: torch.nn.Module, size: int | None) -> list[Block]:
             remedy="use one layer object for each place.",
             code="local-network",
         )
-    size = len(neurons) if size is None else size
+    spiking = sum(_spikes(layer) for layer in neurons)
+    size = max(spiking, 1) if size is None else size
     blocks, current, seen = [], [], 0
     for layer in layers:
         current.append(layer)
-        if is_neuron_layer(layer):
+        if _spikes(layer):
             seen += 1
-            if seen % size == 0 and seen < len(neurons):
+            if seen % size == 0 and seen < spiking:
                 blocks.append(Block(current))
                 current = []
     blocks.append(Block(current))
@@ -164,6 +167,11 @@ def time_axis(blocks: Sequence[Block]) -> TimeAxis:
 def is_neuron_layer(module: torch.nn.Module) -> bool:
     """Whether the module takes and gives its state: ``forward(x, initial_state=..., return_state=...)``."""
     return {"initial_state", "return_state"} <= inspect.signature(module.forward).parameters.keys()
+
+
+def _spikes(module: torch.nn.Module) -> bool:
+    """Whether the module is a neuron layer with a threshold, not a filter."""
+    return is_neuron_layer(module) and hasattr(module, "threshold")
 
 
 def _flat(net: torch.nn.Module) -> Iterator[torch.nn.Module]:

@@ -37,8 +37,8 @@ class LocalTraining:
     """Train a ``torch.nn.Sequential`` of spiking layers block by block and segment by segment.
 
     Time is cut into segments of ``truncation`` steps (the last may be shorter), the network into blocks of ``block``
-    neuron layers. States are carried over the cuts with their values, gradients are not. Block j's loss on segment k is
-    ``loss(head_j(mean over the segment of the block's output), labels)``, weighted with the segment's share of the
+    spiking layers. States are carried over the cuts with their values, gradients are not. Block j's loss on segment k
+    is ``loss(head_j(mean over the segment of the block's output), labels)``, weighted with the segment's share of the
     steps. Within a block and a segment the gradient is the neuron kernel's. With neither cut it is ordinary training,
     bit for bit.
 
@@ -49,11 +49,12 @@ class LocalTraining:
     ended. Batch normalization sees one segment at a time.
 
     Args:
-        net: a plain Sequential (nested ones are opened) of layers without time and neuron layers: modules whose
-            ``forward`` takes ``initial_state`` and ``return_state``, as those of ``neurodeploy.nn`` do.
+        net: a plain Sequential (nested ones are opened) of layers without time and layers with a state: modules whose
+            ``forward`` takes ``initial_state`` and ``return_state``, as those of ``neurodeploy.nn`` do. Those that also
+            have a ``threshold`` are spiking layers; filters and leaky integrators are not.
         sample: an input as the network takes it; used for its shape, dtype and device.
         truncation: K, time steps per segment; None: no cut in time.
-        block: S, neuron layers per block (the last block may have fewer); None: no cut in space.
+        block: S, spiking layers per block (the last block may have fewer); None: no cut in space.
         optimizer: makes a block's optimizer from its parameters (those of its classifier included).
         head: from the mean output of the last block to logits; default: the mean itself. If it is a module, its
             parameters are trained with the last block.

@@ -263,6 +263,48 @@ def test_layers_with_a_structured_state() -> None:
     assert all(float(g.abs().max()) > 0 for g in gradients(local))
 
 
+def synaptic_net() -> torch.nn.Sequential:
+    options: dict[str, Any] = {"norm_input": False, "threshold": 0.3}
+    layers = [
+        nn.CubaLIF(10.0, 4.0, **options),
+        nn.ALIF(10.0, 20.0, **options),
+        nn.LIFRecurrent(10.0, torch.nn.Linear(8, 8), **options),
+    ]
+    modules: list[torch.nn.Module] = [nn.SynapseFilter(3.0)]
+    for width, layer in zip((WIDTHS[0], 8, 8), layers, strict=True):
+        modules += [torch.nn.Linear(width, 8), layer]
+    return torch.nn.Sequential(*modules, torch.nn.Linear(8, CLASSES), nn.LI(5.0)).double()
+
+
+@pytest.mark.parametrize("size", [1, None])
+def test_every_kind_of_neuron(size: int | None) -> None:
+    """Synaptic currents, adapting thresholds, lateral connections and a readout, against detaches written out."""
+    x, labels = data()
+    net = synaptic_net()
+    local = LocalTraining(net, x, truncation=9, block=size, optimizer=sgd(0.0), update="accumulate")
+    assert len(local.blocks) == (1 if size is None else 3)  # filter and readout belong to their neighbours
+    local.step(x, labels)
+    got = gradients(local)
+    for one in (*net.parameters(), *local.heads.parameters()):
+        one.grad = None
+    states: dict[int, Any] = {}
+    for segment in x.split(9, 1):
+        signal = segment
+        for j, block in enumerate(local.blocks):
+            signal = signal.detach()
+            for layer in block.layers:
+                if isinstance(layer, nn.TimeLayer):
+                    signal, state = layer(signal, initial_state=states.get(id(layer)), return_state=True)
+                    detached = [None if part is None else part.detach() for part in state]
+                    states[id(layer)] = type(state)(*detached) if isinstance(state, tuple) else state.detach()
+                else:
+                    signal = layer(signal)
+            loss = F.cross_entropy(local.heads[j](signal.mean(1)), labels) * segment.shape[1] / T
+            loss.backward()  # type: ignore[no-untyped-call]
+    assert equal(got, gradients(local))
+    assert sum(float(g.abs().max()) > 0 for g in got) == len(got)
+
+
 @pytest.mark.parametrize("order", ["BT", "TB", "folded by batch", "folded by both"])
 def test_every_order_of_batch_and_time(order: str) -> None:
     x, labels = data()
