@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from neurodeploy.emulate.run import Run
-from neurodeploy.emulate.stream import execute_stream, joined, whole_times
+from neurodeploy.emulate.stream import execute_stream, whole_times
 from neurodeploy.emulate.workload import Workload, WorkloadMeter, check_energies
 from neurodeploy.errors import ConfigError, EmulationError, ProgramError
 from neurodeploy.events.array import EVENT_DTYPE, EventArray
@@ -25,7 +25,6 @@ from neurodeploy.quantize.integers import REPORT_FILE, OnStep, Quantized, load_q
 from neurodeploy.target import (
     DEFAULT_WORK_LIMIT,
     TARGET_FILE,
-    Execution,
     Executor,
     Program,
     Target,
@@ -131,6 +130,7 @@ class Deployment:
         slow_clock_hz: float | None = None,
         until_us: int | None = None,
         probe: Mapping[str, Sequence[tuple[int, int, int]]] | None = None,
+        work_limit: int = DEFAULT_WORK_LIMIT,
     ) -> Iterator[Run]:
         """Run a recording larger than memory: one result per piece, together those of ``emulate``.
 
@@ -138,11 +138,12 @@ class Deployment:
             pieces: consecutive event arrays, such as ``neurodeploy.events.iter_events`` yields.
             record: layers whose spikes each result holds; by default none.
             switches, slow_clock_hz, until_us, probe: as for ``emulate``.
+            work_limit: as for ``executor``, for each piece.
 
         Raises:
             EventError, EmulationError: as ``emulate``, when the iteration gets there.
         """
-        executor = self.executor(switches=switches, slow_clock_hz=slow_clock_hz)
+        executor = self.executor(switches=switches, slow_clock_hz=slow_clock_hz, work_limit=work_limit)
         for execution in execute_stream(executor, pieces, record=record, until_us=until_us, probe=probe):
             yield Run(self.program, execution)
 
@@ -172,22 +173,19 @@ class Deployment:
         family = self.load_target().family
         executor = self.executor(switches=switches, slow_clock_hz=slow_clock_hz)
         meter: WorkloadMeter | None = None
-        counters: list[Execution] = []
         end_us = 0
         performance = family.performance(self.load_target().chip)
         pieces = [events] if isinstance(events, np.ndarray) else events
         for piece in whole_times(pieces):
             start_us, end_us = int(piece["t"][0]), int(piece["t"][-1]) + 1
             meter = meter or WorkloadMeter(performance, bin_us, start_us)
-            execution = executor.run(piece)
-            meter.add(family.work(self.program, piece, execution.spikes, switches))
-            counters = [joined([*counters, replace(execution, spikes=execution.spikes[:0])])]
+            spikes = executor.run(piece).spikes
+            meter.add(family.work(self.program, piece, spikes, switches), spikes.size)
         if until_us is not None:
             meter = meter or WorkloadMeter(performance, bin_us, 0)
             nothing = np.empty(0, EVENT_DTYPE)
-            execution = executor.run(nothing, until_us=until_us)
-            meter.add(family.work(self.program, nothing, execution.spikes, switches))
-            counters = [joined([*counters, execution])]
+            spikes = executor.run(nothing, until_us=until_us).spikes
+            meter.add(family.work(self.program, nothing, spikes, switches), spikes.size)
             end_us = max(end_us, until_us)
         if meter is None:
             raise EmulationError(
@@ -195,7 +193,7 @@ class Deployment:
                 remedy="give a recording with events, or until_us for a network with a slow clock.",
                 code="empty-stream",
             )
-        return meter.result(end_us, counters[0].counters, pj_per_synop=pj_per_synop, pj_per_spike=pj_per_spike)
+        return meter.result(end_us, pj_per_synop=pj_per_synop, pj_per_spike=pj_per_spike)
 
     def save(self, folder: str | Path) -> None:
         """Write graph, integers, reports and program into ``folder``; ``neurodeploy.open`` reads them back.

@@ -157,8 +157,7 @@ class CoreWork:
     """The events that one core took in.
 
     Attributes:
-        layer: the layer that the core holds, or holds a part of.
-        part: the same, of a part with its features.
+        part: the layer, or part of one, that the core holds.
         core: its number.
         t_us: int64 ``[events]``: the time of the host event, or tick, that caused each.
         synops: int64 ``[events]``: SynOps of each.
@@ -167,7 +166,6 @@ class CoreWork:
         is_output: whether the answer is read here.
     """
 
-    layer: str
     part: str
     core: int
     t_us: NDArray[np.int64]

@@ -20,6 +20,7 @@ from neurodeploy.events.array import EVENT_DTYPE, EventArray
 from neurodeploy.events.dataset import write_npz
 from neurodeploy.events.formats import iter_events
 from neurodeploy.files import write_json
+from neurodeploy.target import DEFAULT_WORK_LIMIT
 
 Neuron = tuple[int, int, int]
 
@@ -41,6 +42,9 @@ class EmulateOptions(RecordingOptions):
     pj_per_synop: float | None = Field(None, ge=0, description="energy of a SynOp for --load; none is published.")
     pj_per_spike: float | None = Field(None, ge=0, description="energy of a spike for --load; none is published.")
     load_out: Path | None = Field(None, description="with --load: write the bins of every core to this .json.")
+    work_limit: int = Field(
+        DEFAULT_WORK_LIMIT, gt=0, lt=2**63, description="refuse a piece that takes more updates of neurons than this."
+    )
     chunk_events: int = Field(
         1 << 20, gt=0, description="events held in memory at a time; results do not depend on it."
     )
@@ -60,7 +64,11 @@ def command(options: EmulateOptions) -> dict[str, Any]:
         "until_us": until_us,
     }
     runs = deployment.emulate_stream(
-        pieces, record=() if options.out is None else None, probe=_probes(options.probe), **settings
+        pieces,
+        record=() if options.out is None else None,
+        probe=_probes(options.probe),
+        work_limit=options.work_limit,
+        **settings,
     )
     result = Run(deployment.program, joined(run.execution for run in runs))
     stats = result.stats

@@ -4,7 +4,7 @@ The emulator's events have no duration; what is computed here lies beside it and
 they leave out are in ``README.md`` of this folder.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -208,10 +208,12 @@ class WorkloadMeter:
         self._meters: dict[str, _Meter] = {}
         self._places: list[CoreWork] = []
         self._answers: list[NDArray[np.int64]] = []
+        self._spikes = 0
 
-    def add(self, work: Sequence[CoreWork]) -> None:
-        """Add what one piece made every core do, cores in network order."""
+    def add(self, work: Sequence[CoreWork], spikes: int) -> None:
+        """Add what one piece made every core do, cores in network order, and how many spikes all layers fired."""
         self._places = list(work)
+        self._spikes += spikes
         times = np.unique(np.concatenate([core.t_us for core in work])) if work else np.zeros(0, np.int64)
         arrivals = (times - self._start_us) * _PS
         left: list[NDArray[np.int64]] = []  # for each core, when the events of each time have left it
@@ -260,15 +262,8 @@ class WorkloadMeter:
             self._answers.append(delays)
         return out
 
-    def result(
-        self,
-        end_us: int,
-        counters: Mapping[str, Mapping[str, int]],
-        *,
-        pj_per_synop: float | None = None,
-        pj_per_spike: float | None = None,
-    ) -> Workload:
-        """The load up to ``end_us``; ``counters`` are the layers' over the whole recording."""
+    def result(self, end_us: int, *, pj_per_synop: float | None = None, pj_per_spike: float | None = None) -> Workload:
+        """The load up to ``end_us``."""
         performance = self._performance
         cores = []
         bins = max(1, -(-(end_us - self._start_us) // self._bin_us))
@@ -297,8 +292,8 @@ class WorkloadMeter:
         energy = Energy(
             end_us - self._start_us,
             performance.resting_power_mw,
-            sum(counter["synops"] for counter in counters.values()),
-            sum(counter["spikes"] for counter in counters.values()),
+            int(sum(core.synops.sum() for core in cores)),
+            self._spikes,
             pj_per_synop,
             pj_per_spike,
         )

@@ -61,13 +61,6 @@ def _workload(deployment: Deployment, sample: Mapping[str, NDArray[Any]]) -> Wor
     spikes = np.empty(sample["layer"].size, SPIKE_DTYPE)
     for name, key in (("layer", "layer"), ("t", "spike_t"), ("c", "c"), ("y", "spike_y"), ("x", "spike_x")):
         spikes[name] = sample[key]
-    work = target.family.work(deployment.program, events, spikes)
     meter = WorkloadMeter(target.family.performance(target.chip), BIN_US, 0)
-    meter.add(work)
-    layers = deployment.program.layers
-    fired = np.bincount(spikes["layer"], minlength=len(layers)).tolist()
-    synops = dict.fromkeys(layers, 0)
-    for core in work:
-        synops[core.layer] += int(core.synops.sum())
-    counters = {layer: {"synops": synops[layer], "spikes": fired[index]} for index, layer in enumerate(layers)}
-    return meter.result(int(sample["duration_us"]), counters)
+    meter.add(target.family.work(deployment.program, events, spikes), spikes.size)
+    return meter.result(int(sample["duration_us"]))

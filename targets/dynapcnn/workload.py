@@ -57,7 +57,6 @@ def core_work(program: DynapcnnProgram, events: EventArray, spikes: SpikeArray, 
             sources[to].append(index)
     return [
         CoreWork(
-            layer=core.layer,
             part=core.name,
             core=core.core,
             t_us=np.concatenate([np.zeros(0, np.int64), *(t for t, _ in arrived[index])]),

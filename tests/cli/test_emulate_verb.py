@@ -53,6 +53,9 @@ def test_switches_reach_the_emulator(run_folder, cli, recordings, tmp_path):
     order = as_json(cli("emulate", run_folder, *options, "--switch", "emission_order=f_y_x"))
     expected = nd.open(run_folder).emulate(recordings[0][0], switches={"emission_order": "f_y_x"})
     assert order["stats"]["layers"] == expected.stats["layers"]
+    limited = cli("emulate", run_folder, "--events", tmp_path / "one.npz", "--work-limit", 100)
+    assert limited.code == 2
+    assert "100 updates" in limited.err
     for wrong in ("nonsense", "nonsense=1", "lost_events=2", "zero_weight_touches=perhaps"):
         assert cli("emulate", run_folder, *options, "--switch", wrong).code == 2
     for wrong in ("n0", "n0:1,2", "n0:a,b,c", "n9:0,0,0", "n0:99,0,0"):

@@ -53,8 +53,9 @@ def test_load_and_stream_do_not_depend_on_how_a_recording_is_cut(seed):
     def measured(pieces):
         meter, emulator = WorkloadMeter(performance, 10, 0), Emulator(built, slow_clock_hz=5000.0)
         for piece in whole_times(pieces):
-            meter.add(core_work(built, piece, emulator.run(piece).spikes, Switches()))
-        return meter.result(400, {}).to_dict()
+            spikes = emulator.run(piece).spikes
+            meter.add(core_work(built, piece, spikes, Switches()), spikes.size)
+        return meter.result(400).to_dict()
 
     whole = Emulator(built, slow_clock_hz=5000.0).run(events, until_us=500)
     load = measured([events])
@@ -75,8 +76,8 @@ PERFORMANCE = Performance(
 def chain(first, second):
     """Work of two cores: lists of (time in us, SynOps)."""
     return [
-        CoreWork("one", "one", 0, *columns(first), sources=(), takes_input=True, is_output=False),
-        CoreWork("two", "two", 1, *columns(second), sources=(0,), takes_input=False, is_output=True),
+        CoreWork("one", 0, *columns(first), sources=(), takes_input=True, is_output=False),
+        CoreWork("two", 1, *columns(second), sources=(0,), takes_input=False, is_output=True),
     ]
 
 
@@ -88,8 +89,8 @@ def columns(pairs):
 def test_the_models_formulas():
     meter = WorkloadMeter(PERFORMANCE, 1000, 0)
     # Core 0 does 1 SynOp/us, core 1 does 2. At 0 us: 10 + 10 us of work in core 0, then 4 us in core 1.
-    meter.add(chain([(0, 10), (0, 10), (5, 1), (2500, 0)], [(0, 8), (2500, 0)]))
-    load = meter.result(3000, {"one": {"synops": 21, "spikes": 3}, "two": {"synops": 8, "spikes": 1}}, pj_per_synop=2)
+    meter.add(chain([(0, 10), (0, 10), (5, 1), (2500, 0)], [(0, 8), (2500, 0)]), spikes=4)
+    load = meter.result(3000, pj_per_synop=2)
     assert [core.synops.tolist() for core in load.cores] == [[21, 0, 0], [8, 0, 0]]
     # 0 us: pads 3 + 20 + 4. 2500 us: pads 3 and the least time of two cores. The event at 5 us waits until 23.
     assert (load.latency.largest_us, load.latency.median_us, load.latency.answers) == (27.0, 3.5, 2)
@@ -97,15 +98,15 @@ def test_the_models_formulas():
     assert load.energy.resting_uj == pytest.approx(0.5e-3 * 3000e-6 * 1e6)
     assert load.energy.dynamic_uj is None
     assert ("energy per spike", "not published", "give your own, e.g. from a power log") in load.energy.rows()
-    assert meter.result(
-        3000, {"one": {"synops": 29, "spikes": 4}}, pj_per_synop=2, pj_per_spike=1
-    ).energy.dynamic_uj == (pytest.approx(62e-6))
+    energy = meter.result(3000, pj_per_synop=2, pj_per_spike=1).energy
+    assert (energy.synops, energy.spikes) == (29, 4)
+    assert energy.dynamic_uj == pytest.approx(62e-6)
 
 
 def test_congestion_names_core_layer_and_time():
     meter = WorkloadMeter(PERFORMANCE, 1000, 500)
-    meter.add(chain([(500, 900), (1600, 1001), (1700, 0)], [(500, 2000)]))
-    load = meter.result(2500, {"one": {"synops": 0, "spikes": 0}})
+    meter.add(chain([(500, 900), (1600, 1001), (1700, 0)], [(500, 2000)]), spikes=0)
+    load = meter.result(2500)
     assert load.peak(load.cores[0]) == (1001e3, 1500)
     (warning,) = load.warnings  # core 1 is at its limit, not above it
     assert "one on core 0" in warning
