@@ -23,6 +23,7 @@ _NPZ_DAMAGE = (
     zipfile.BadZipFile, zlib.error, tokenize.TokenError, SyntaxError, EOFError, ValueError, OSError, KeyError,
     NotImplementedError, RuntimeError, MemoryError, OverflowError, TypeError, struct.error,
 )  # fmt: skip
+_MOST_BYTES = 1 << 35  # of one archive unpacked: 32 GiB
 _DATASET_KEYS = ("x", "y", "p", "t", "offsets", "labels")
 
 
@@ -292,6 +293,9 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("a single .npy array, not an archive")
         with archive:
+            claimed = sum(member.file_size for member in (archive.zip.infolist() if archive.zip else ()))
+            if claimed > _MOST_BYTES:
+                raise ValueError(f"it unpacks to {claimed} bytes, more than {_MOST_BYTES} are read at once")
             return {key: archive[key] for key in archive.files}
     except _NPZ_DAMAGE as error:
         raise EventError(

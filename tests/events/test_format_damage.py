@@ -69,7 +69,7 @@ def test_damage_gives_events_or_one_clear_error(name, tmp_path):
         slowest = max(slowest, time.perf_counter() - start)
     assert errors > cases // 20
     assert all(path.name in message and "Remedy: " in message for message in messages)
-    assert slowest < 5
+    assert slowest < 60  # nothing hangs; a file takes milliseconds
 
 
 def test_damaged_shd_files(tmp_path):
