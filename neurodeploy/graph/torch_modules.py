@@ -63,7 +63,12 @@ _REMEDIES = {
     "LIFRecurrent": "recurrent connections are not supported; use LIF",
     "ALIFRecurrent": "recurrent connections are not supported; use LIF",
     "ALIF": "adapting thresholds are not supported; use LIF",
+    "CubaLIFRecurrent": "recurrent connections are not supported; use LIF",
+    "CubaLIF": "synaptic currents are not supported; use LIF",
+    "SRMAlpha": "synaptic currents are not supported; use LIF",
+    "SynapseFilter": "synaptic currents are not supported; leave it out",
     "ExpLeak": "it does not spike; end the network with IAF and count spikes",
+    "LI": "it does not spike; end the network with IAF and count spikes",
     "ConvTranspose2d": "use Conv2d",
     "Conv1d": "use Conv2d with a kernel of height 1",
 }
@@ -90,7 +95,7 @@ def is_leaf(name: str, module: torch.nn.Module) -> bool:
     if _is_own_sum_pool(module):
         return True
     library = type(module).__module__.split(".")[0]
-    known = library in ("torch", "sinabs") and type(module).__name__ in _REMEDIES
+    known = library in ("torch", "sinabs", "neurodeploy") and type(module).__name__ in _REMEDIES
     empty = not any(True for _ in module.children())
     computes = library == "torch" and empty and not isinstance(module, _CONTAINERS)
     if known or computes or _is_sinabs(module, "StatefulLayer"):

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+import neurodeploy
 from neurodeploy import native_filter, nn
-from neurodeploy.errors import KernelError
+from neurodeploy.errors import GraphError, KernelError
 
 N = 6
 
@@ -278,3 +279,11 @@ def test_errors_have_a_remedy(make: Callable[[], Any], code: str | None) -> None
     with pytest.raises(KernelError, match=r"Remedy: .{15}") as caught:
         make()
     assert caught.value.code == code
+
+
+def test_graphs_refuse_what_chips_do_not_have() -> None:
+    for build in LAYERS.values():
+        layer = build().double()
+        net = torch.nn.Sequential(torch.nn.Linear(3, N).double(), layer)
+        with pytest.raises(GraphError, match=f"a {type(layer).__name__} is not supported"):
+            neurodeploy.trace(net, torch.rand(1, 5, 3, dtype=torch.float64))
