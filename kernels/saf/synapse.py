@@ -147,7 +147,7 @@ class WeightedMap:
         places = (
             (1, *range(2, grad.dim() - 1)) if isinstance(self.module, torch.nn.Linear) else (1, *range(3, grad.dim()))
         )
-        return sums @ grad.sum(places)
+        return (sums[:, None] * grad.sum(places)).sum(0)
 
 
 class _Recurrent(torch.autograd.Function):
