@@ -325,13 +325,14 @@ def accuracy_report(training: dict[str, Any]) -> list[str]:
         "| | plain LIF network | sd | own output | sd | of each seed | answers that differ from the plain network's |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, runs in training["runs"].items():
+    for contender in CONTENDERS:
+        name, runs = contender.name, training["runs"][contender.name]
         plain = [100 * run["plain_accuracy"] for run in runs]
         own = [100 * run["own_accuracy"] for run in runs]
         differ = sum(run["answers_that_differ"] for run in runs)
         lines.append(
-            f"| {name} | {statistics.mean(plain):.2f} % | {deviation(plain):.2f} | {statistics.mean(own):.2f} % | "
-            f"{deviation(own):.2f} | {', '.join(f'{value:.2f}' for value in plain)} | {differ} |"
+            f"| {name} | {statistics.mean(plain):.2f} % | {deviation(plain)} | {statistics.mean(own):.2f} % | "
+            f"{deviation(own)} | {', '.join(f'{value:.2f}' for value in plain)} | {differ} |"
         )
     return [*lines, ""]
 
@@ -349,9 +350,10 @@ def cost_report(costs: dict[str, Any]) -> list[str]:
         "| | forward MMAC | all MMAC | CPU ms | wall ms | saved MB | live MB |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, row in costs["rows"].items():
+    for contender in (*CONTENDERS, EXODUS):
+        row = costs["rows"][contender.name]
         lines.append(
-            f"| {name} | {row['forward_macs'] / 1e6:.2f} | {row['total_macs'] / 1e6:.2f} | {row['cpu_ms']:.0f} | "
+            f"| {contender.name} | {row['forward_macs'] / 1e6:.2f} | {row['total_macs'] / 1e6:.2f} | {row['cpu_ms']:.0f} | "
             f"{row['wall_ms']:.0f} | {row['saved_bytes'] / 1e6:.1f} | {row['live_bytes'] / 1e6:.1f} |"
         )
     lines += [
@@ -394,8 +396,8 @@ NOTES = (
 )
 
 
-def deviation(values: list[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else float("nan")
+def deviation(values: list[float]) -> str:
+    return f"{statistics.stdev(values):.2f}" if len(values) > 1 else "one seed"
 
 
 def main() -> None:
