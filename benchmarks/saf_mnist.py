@@ -353,8 +353,9 @@ def cost_report(costs: dict[str, Any]) -> list[str]:
     for contender in (*CONTENDERS, EXODUS):
         row = costs["rows"][contender.name]
         lines.append(
-            f"| {contender.name} | {row['forward_macs'] / 1e6:.2f} | {row['total_macs'] / 1e6:.2f} | {row['cpu_ms']:.0f} | "
-            f"{row['wall_ms']:.0f} | {row['saved_bytes'] / 1e6:.1f} | {row['live_bytes'] / 1e6:.1f} |"
+            f"| {contender.name} | {row['forward_macs'] / 1e6:.2f} | {row['total_macs'] / 1e6:.2f} | "
+            f"{row['cpu_ms']:.0f} | {row['wall_ms']:.0f} | "
+            f"{row['saved_bytes'] / 1e6:.1f} | {row['live_bytes'] / 1e6:.1f} |"
         )
     lines += [
         "",
