@@ -4,12 +4,11 @@ from typing import Any
 
 from pydantic import Field
 
-from neurodeploy.cli.model_options import ChipOptions, chip_settings
+from neurodeploy.cli.model_options import ChipOptions, chip_settings, read_model, say_fidelity
 from neurodeploy.cli.output import say
 from neurodeploy.cli.verb import verb
 from neurodeploy.deployment import compile
 from neurodeploy.errors import CheckFailed, ConstraintError, MappingError, QuantizeError
-from neurodeploy.graph.load import load
 from neurodeploy.quantize import with_v_min
 from neurodeploy.target import load_target
 
@@ -22,12 +21,13 @@ class CheckOptions(ChipOptions):
 
 @verb(CheckOptions)
 def command(options: CheckOptions) -> dict[str, Any]:
-    """Check a network against a chip: every rule it breaks, then whether it can be placed.
+    """Check a network against a chip: what its file means, every rule it breaks, whether it can be placed.
 
     Exit code 1 if it does not fit.
     """
     target = load_target(options.target)
-    graph = with_v_min(load(options.model), options.v_min)
+    graph = with_v_min(read_model(options), options.v_min)
+    say_fidelity(graph.fidelity)
     settings = chip_settings(options)
     findings = target.family.check(graph, target.chip, target.family.settings(settings))
     problem = remedy = None
@@ -50,6 +50,7 @@ def command(options: CheckOptions) -> dict[str, Any]:
     result = {
         "model": str(options.model),
         "target": target.name,
+        "fidelity": [entry.to_dict() for entry in graph.fidelity],
         "findings": [finding.to_dict() for finding in findings],
         "fits": not failing,
     }

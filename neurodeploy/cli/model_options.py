@@ -1,14 +1,17 @@
 """The options that every verb starting from a network shares, and what they print."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from neurodeploy.cli.output import say, table
 from neurodeploy.cli.verb import Options, read_yaml
 from neurodeploy.deployment import quantize_for
+from neurodeploy.graph.fidelity import Fidelity
+from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.load import load
 from neurodeploy.quantize.integers import Quantized
 from neurodeploy.quantize.layer import LayerQuantization
@@ -32,6 +35,15 @@ class ModelOptions(Options):
         None, description="bits the biases are scaled to; the chip's description's (8, as sinabs) without it."
     )
     calibration: Path | None = Field(None, description="calibration.json, written by 'neurodeploy calibrate'.")
+    reset: Literal["subtract", "zero", "none"] | None = Field(
+        None, description="what a spike does to the potential, where the .nir file leaves it open."
+    )
+    dt_us: float | None = Field(
+        None, gt=0, description="time step in microseconds, for .nir files with neurons that leak, or delays."
+    )
+    scheme: Literal["euler", "zoh", "exp_delta"] | None = Field(
+        None, description="how neurons that leak become steps; see graph/README.md."
+    )
     verbose: bool = Field(False, description="print every step.", json_schema_extra={"short": "-v"})
 
 
@@ -50,6 +62,12 @@ def chip_settings(options: ChipOptions) -> dict[str, Any]:
         ConfigError: the file cannot be read or holds no fields.
     """
     return {} if options.settings is None else read_yaml(options.settings)
+
+
+def read_model(options: ModelOptions) -> Graph:
+    """The network, with what the options say about a .nir file; errors as ``nd.load``."""
+    given = {key: getattr(options, key) for key in ("reset", "dt_us", "scheme")}
+    return load(options.model, **{key: value for key, value in given.items() if value is not None})
 
 
 class Steps:
@@ -71,7 +89,7 @@ def quantize_model(options: ModelOptions, steps: Steps) -> tuple[Target, Quantiz
     target = load_target(options.target)
     quantized = quantize_for(
         target,
-        load(options.model),
+        read_model(options),
         v_min=options.v_min,
         bias_bits=options.bias_bits,
         calibration=options.calibration,
@@ -99,6 +117,18 @@ def say_quantization(layers: Mapping[str, LayerQuantization]) -> None:
             for name, layer in layers.items()
         ],
     )
+
+
+def say_fidelity(report: Sequence[Fidelity]) -> None:
+    """Print what became of the nodes of a file, except those that are exact without a remark."""
+    rows = [
+        (entry.node, entry.kind, entry.status, "; ".join(map(str, entry.remarks))) for entry in report if entry.remarks
+    ]
+    if rows:
+        table("Nodes of the file", ("node", "kind", "meaning", "what was decided"), rows)
+    if report:
+        counts = Counter(entry.status for entry in report)
+        say(f"{len(report)} nodes of the file: " + ", ".join(f"{count} {status}" for status, count in counts.items()))
 
 
 def say_notes(notes: Any) -> None:

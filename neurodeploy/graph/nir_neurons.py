@@ -18,6 +18,9 @@ from neurodeploy.neuron import Spikes
 
 SYNAPSE = ".synapse"
 
+#: How remarks end that no metadata changes.
+GIVEN = "as given by the caller"
+
 NEURON_KINDS = ("I", "IF", "LI", "LIF", "CubaLI", "CubaLIF")
 
 #: Kinds whose equations need a time step.
@@ -71,7 +74,7 @@ def _spiking(stored: StoredNode, choices: Choices) -> dict[str, Any]:
 
 def _spikes(stored: StoredNode, choices: Choices) -> Spikes:
     if choices.spikes is not None:
-        stored.remark("assumed", f"spikes {choices.spikes!r} as given by the caller")
+        stored.remark("assumed", f"spikes {choices.spikes!r} {GIVEN}")
         return choices.spikes
     if stored.kind == "IF":
         stored.remark("assumed", "a step fires as many spikes as its input is worth (NIR's equations know no steps)")
@@ -82,7 +85,7 @@ def _spikes(stored: StoredNode, choices: Choices) -> Spikes:
 def _reset(stored: StoredNode, choices: Choices) -> dict[str, Any]:
     v_reset = stored.per_neuron("v_reset") if stored.has("v_reset") else None
     if choices.reset is not None:
-        stored.remark("assumed", f"reset {choices.reset!r} as given by the caller")
+        stored.remark("assumed", f"reset {choices.reset!r} {GIVEN}")
         return {"reset": choices.reset}
     if v_reset is None:
         stored.remark("assumed", "reset 'subtract' because the file states no v_reset (sinabs' convention)")

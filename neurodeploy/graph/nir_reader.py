@@ -14,7 +14,7 @@ from neurodeploy.graph.nir_file import Fields, NirFile, read_nir_file
 from neurodeploy.graph.nir_layers import LAYER_KINDS, Choices, read_layer, write_layer
 from neurodeploy.graph.nir_loops import with_feedback, with_sums
 from neurodeploy.graph.nir_metadata import fingerprint, restored, unpack
-from neurodeploy.graph.nir_neurons import LEAKY_KINDS, NEURON_KINDS, SYNAPSE, Cell, read_cell, write_cell
+from neurodeploy.graph.nir_neurons import GIVEN, LEAKY_KINDS, NEURON_KINDS, SYNAPSE, Cell, read_cell, write_cell
 from neurodeploy.graph.nir_stored import StoredNode
 from neurodeploy.graph.nir_time import recover_dt_us
 from neurodeploy.graph.nodes import Add, BatchNorm2d, Compare, Concat, Feedback, Membrane, Node
@@ -281,7 +281,11 @@ class _Reader:
             stored.remark("assumed", "the node was changed since its metadata: that is left out")
             return nodes
         told = sorted({key for key in changes if key.split(".")[-1] not in _TIMED})
-        stored.remarks = [remark for remark in stored.remarks if remark.status not in ("assumed", "exact")]
+        stored.remarks = [
+            remark
+            for remark in stored.remarks
+            if remark.status not in ("assumed", "exact") or remark.text.endswith(GIVEN)
+        ]
         if told:
             stored.remark("assumed", f"{', '.join(told)} as the metadata says")
         return completed

@@ -3,6 +3,7 @@
 from neurodeploy.quantize.calibration import Calibration, LayerCalibration, load_calibration
 from neurodeploy.quantize.guards import Guard, guard_activity, guard_weight
 from neurodeploy.quantize.integers import PASSES, Quantized, load_quantized, quantize, with_v_min
+from neurodeploy.quantize.kinds import check_kinds
 from neurodeploy.quantize.layer import LayerQuantization, QuantizationSpec
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "LayerQuantization",
     "QuantizationSpec",
     "Quantized",
+    "check_kinds",
     "guard_activity",
     "guard_weight",
     "load_calibration",

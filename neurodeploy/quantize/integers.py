@@ -14,6 +14,7 @@ from neurodeploy.graph.graph import Graph, Pass
 from neurodeploy.graph.nodes import Add, Concat, Conv2d, Input, Linear, Neuron, Node, Output, SumPool2d
 from neurodeploy.quantize.calibration import Calibration, LayerCalibration
 from neurodeploy.quantize.folding import fold_average_pool, fold_batch_norm, fold_input_gain
+from neurodeploy.quantize.kinds import check_kinds
 from neurodeploy.quantize.layer import LayerQuantization, QuantizationSpec, quantize_layer
 from neurodeploy.quantize.linear_to_conv import linear_to_conv
 
@@ -24,16 +25,6 @@ GRAPH_FILE, REPORT_FILE = "quantized.onnx", "quantize.json"
 
 #: Called with each step's name and its description when the step is done.
 OnStep = Callable[[str, str], None]
-
-
-_NOT_IN_INTEGERS = {
-    "Conv1d": "use a Conv2d with a kernel of height 1 on an input (C, 1, L).",
-    "Delay": "train without delays, or remove it.",
-    "Feedback": "train a network without recurrent connections.",
-    "LI": "use IAF neurons; end the network with IAF neurons and count spikes.",
-    "Scale": "multiply the scale into the weights of the layer that follows.",
-    "Threshold": "use IAF neurons.",
-}
 
 
 @dataclass(frozen=True)
@@ -141,13 +132,8 @@ def quantize(
         QuantizeError: the network cannot be expressed in integers; the message names the layer and the remedy.
     """
     spec = QuantizationSpec() if spec is None else spec
+    check_kinds(graph)
     for name, node in graph.nodes.items():
-        if node.kind in _NOT_IN_INTEGERS:
-            raise QuantizeError(
-                f"{name}: a {node.kind} cannot be expressed in integers.",
-                remedy=_NOT_IN_INTEGERS[node.kind],
-                code="unsupported-node",
-            )
         if isinstance(node, Conv2d | Linear) and node.weight.dtype.kind != "f":
             raise QuantizeError(
                 f"{name}: its weights are {node.weight.dtype} already.",

@@ -65,10 +65,15 @@ class DynapcnnFamily:
 
     def check(self, graph: Graph, chip: Chip, settings: Settings | None = None) -> list[Finding]:
         """All rules that ``graph`` breaks, placement included; passes that cannot run are findings too."""
-        from neurodeploy.quantize import PASSES
+        from neurodeploy.quantize import PASSES, check_kinds
 
         settings = settings or Settings()
 
+        try:
+            check_kinds(graph)
+        except NeurodeployError as error:
+            text = "A network consists of layers that have integers."
+            return [Finding("", Rule(error.code, text, "error"), error.message, "", error.remedy)]
         findings: list[Finding] = []
         for step in PASSES:
             try:

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from neurodeploy.cli import VERBS
 from neurodeploy.events.array import make_events
 from neurodeploy.events.dataset import EventDataset, save_npz
 from neurodeploy.graph.file import load_graph, save_graph
+from neurodeploy.graph.nir_writer import save_nir
 from neurodeploy.graph.nodes import Conv2d, SumPool2d
 from tests.cli.conftest import chain, neuron, weights
 
@@ -241,3 +243,22 @@ def test_quantize_writes_the_simulated_form_on_request(tmp_path, cli, small_grap
     assert not (tmp_path / "a" / "qdq.onnx").exists()
     assert cli("quantize", tmp_path / "model.onnx", "--qdq", "-o", tmp_path / "b").code == 0
     assert load_graph(tmp_path / "b" / "qdq.onnx") == load_graph(tmp_path / "a" / "quantized.onnx")
+
+
+def test_check_says_what_a_nir_file_means(tmp_path, cli):
+    graph = chain(Conv2d(weights(2, 2, 3, 3)), replace(neuron(), decay=np.array(0.5, np.float32)), neuron())
+    model = tmp_path / "model.nir"
+    save_nir(graph, model, dt_us=100)
+    result = cli("check", model)
+    assert result.code == 1
+    assert "scheme 'euler' and dt 100 us" in result.out
+    assert "decay" in result.err
+    report = {entry["node"]: entry for entry in cli("check", model, "--json").json["fidelity"]}
+    assert len(report) == len(graph.nodes)
+    assert report["n1"]["status"] == "approximated"
+    assert report["n1"]["remarks"][0]["bound"] > 0
+    other = cli("check", model, "--dt-us", "50", "--scheme", "zoh", "--reset", "zero")
+    assert "scheme 'zoh' and dt 50 us" in other.out
+    assert "reset 'zero' as given by the caller" in other.out
+    save_graph(graph, tmp_path / "model.onnx")
+    assert "unknown options: dt_us" in cli("check", tmp_path / "model.onnx", "--dt-us", "50").err

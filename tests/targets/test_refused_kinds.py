@@ -22,6 +22,7 @@ from neurodeploy.graph.nodes import (
     Scale,
     Threshold,
 )
+from neurodeploy.target import load_target
 from tests.targets.networks import weights
 
 ONE = np.array(1, np.float32)
@@ -67,6 +68,9 @@ def test_recurrent_networks():
         nd.compile(Graph(nodes, (*edges, ("spike", "out"))), target="speck2f")
     assert "loop" in info.value.message, str(info.value)
     assert info.value.code == "unsupported-node"
+    target = load_target("speck2f")
+    findings = target.family.check(Graph(nodes, (*edges, ("spike", "out"))), target.chip)
+    assert [finding.rule.code for finding in findings] == ["unsupported-node"]
 
 
 @pytest.mark.parametrize(
