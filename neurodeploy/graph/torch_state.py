@@ -9,9 +9,9 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from neurodeploy import nn
 from neurodeploy.errors import GraphError
 from neurodeploy.graph.nodes import LI, Array, Delay, Feedback, Membrane, Neuron, Node
-from neurodeploy.nn import SpikingLayer
 
 
 class Stateful(Protocol):
@@ -59,7 +59,7 @@ def _start(node: Membrane, x: torch.Tensor) -> torch.Tensor:
     return initial.to(x).expand(x.shape[0], *x.shape[2:])
 
 
-class _KernelNeurons(SpikingLayer):
+class _KernelNeurons(nn.SpikingLayer):
     """Neurons whose step the training kernels have."""
 
     def __init__(self, node: Neuron) -> None:
@@ -130,24 +130,32 @@ class _SteppedNeurons(torch.nn.Module):
         return torch.stack(fired, 1) if fired else torch.zeros_like(x), v
 
 
-class _Integrators(torch.nn.Module):
+class _Integrators(nn.LI):
     """Leaky integrators: the potential after every step."""
 
     def __init__(self, node: LI) -> None:
-        super().__init__()
+        super().__init__(1.0)
         self.node = node
         self.register_buffer("_decay", tensor(node.decay), persistent=False)
         self.register_buffer("_input_gain", tensor(node.input_gain), persistent=False)
 
+    @property
+    def decay(self) -> torch.Tensor:
+        """The node's."""
+        return self.get_buffer("_decay")
+
+    @property
+    def input_gain(self) -> torch.Tensor:
+        """The node's; 1 where the leak potential has been added to the input already."""
+        gain = self.get_buffer("_input_gain")
+        return gain if self.node.v_leak is None else torch.ones((), dtype=gain.dtype, device=gain.device)
+
     def run(self, x: torch.Tensor, state: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Potentials and the last of them."""
-        v = _start(self.node, x) if state is None else state
-        decay, drive = self.get_buffer("_decay").to(x), _drive(self, self.node, x)
-        potentials = []
-        for t in range(x.shape[1]):
-            v = decay * v + drive[:, t]
-            potentials.append(v)
-        return torch.stack(potentials, 1) if potentials else torch.zeros_like(x), v
+        if self.node.v_leak is not None:
+            x = _drive(self, self.node, x)
+        result = self(x, _start(self.node, x) if state is None else state, return_state=True)
+        return result[0], result[1]
 
 
 class _Delays(torch.nn.Module):
