@@ -53,7 +53,24 @@ def plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
+#: Types that arrays may have beside float32.
+DTYPES = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float64")
+
+
 def restored(node: Node, changes: dict[str, Any]) -> dict[str, Any]:
-    """Fields from JSON in the types of the node's dataclass: lists are tuples."""
+    """Fields for ``dataclasses.replace``: lists are tuples.
+
+    Raises:
+        ValueError: no field of the node, an array where there is none in the node's dataclass or the other way round,
+            or an array of something else than finite numbers.
+    """
     known = node.__dataclass_fields__
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in changes.items() if key in known}
+    fields: dict[str, Any] = {}
+    for key, value in changes.items():
+        is_array = isinstance(value, np.ndarray)
+        if key not in known or (value is not None and is_array != ("ndarray" in str(known[key].type))):
+            raise ValueError(key)
+        if is_array and (value.dtype.kind not in "fiub" or not np.isfinite(value).all()):
+            raise ValueError(key)
+        fields[key] = tuple(value) if isinstance(value, list) else value
+    return fields

@@ -13,7 +13,7 @@ from neurodeploy.graph.integration import Scheme
 from neurodeploy.graph.nir_file import Fields, NirFile, read_nir_file
 from neurodeploy.graph.nir_layers import LAYER_KINDS, Choices, read_layer, write_layer
 from neurodeploy.graph.nir_loops import with_feedback, with_sums
-from neurodeploy.graph.nir_metadata import fingerprint, restored, unpack
+from neurodeploy.graph.nir_metadata import DTYPES, fingerprint, restored, unpack
 from neurodeploy.graph.nir_neurons import GIVEN, LEAKY_KINDS, NEURON_KINDS, SYNAPSE, Cell, read_cell, write_cell
 from neurodeploy.graph.nir_stored import StoredNode
 from neurodeploy.graph.nir_time import recover_dt_us
@@ -194,22 +194,25 @@ class _Reader:
             )
             return None
         nodes: dict[str, Node] = {}
-        for name, kind, source, shape in entry["nodes"]:
-            if kind in ("Add", "Concat"):
-                nodes[name] = Add() if kind == "Add" else Concat()
-            elif kind == "Feedback":
-                nodes[name] = Feedback(tuple(shape))
-            elif source in built and built[source].kind == kind:
-                nodes[name] = built[source]
-            else:
-                return None
-        return Graph(nodes, tuple((a, b) for a, b in entry["edges"]))
+        try:
+            for name, kind, source, shape in entry["nodes"]:
+                if kind in ("Add", "Concat"):
+                    nodes[name] = Add() if kind == "Add" else Concat()
+                elif kind == "Feedback":
+                    nodes[name] = Feedback(tuple(int(size) for size in shape))
+                elif built[source].kind == kind:
+                    nodes[name] = built[source]
+                else:
+                    return None
+            return Graph(nodes, tuple((str(a), str(b)) for a, b in entry["edges"]))
+        except (KeyError, TypeError, ValueError):
+            return None
 
     def _nodes(self, stored: StoredNode) -> dict[str, Node]:
         """The nodes of a stored one by name: one, or a synapse and a membrane."""
         entry, arrays = unpack(stored.fields.get("metadata")) or ({}, {})
         if isinstance(entry.get("dtypes"), dict):
-            stored.dtypes = {key: str(value) for key, value in entry["dtypes"].items()}
+            stored.dtypes = {key: value for key, value in entry["dtypes"].items() if value in DTYPES}
         choices = self._choices(stored, entry)
         cell = read_cell(stored, choices)
         nodes: dict[str, Node] = {}
@@ -234,7 +237,9 @@ class _Reader:
             return given
         time = entry.get("time")
         if isinstance(time, dict) and given.dt_us is None and given.scheme is None:
-            return replace(given, dt_us=time.get("dt_us"), scheme=time.get("scheme"))
+            dt_us, scheme = time.get("dt_us"), time.get("scheme")
+            if isinstance(dt_us, float | int) and 0 < dt_us < np.inf and scheme in get_args(Scheme):
+                return replace(given, dt_us=dt_us, scheme=scheme)
         if given.dt_us is None and self.recovered is not None:
             if stored.kind in LEAKY_KINDS:
                 stored.remark("assumed", f"dt {self.recovered:g} us recovered from r = tau / dt")

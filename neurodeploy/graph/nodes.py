@@ -526,6 +526,13 @@ class Neuron(Membrane):
         """Unchanged; per-neuron parameters must have the shape of the layer."""
         _choice(name, self, "compare", self.compare, get_args(Compare))
         _choice(name, self, "reset", self.reset, (*get_args(Reset), "value"))
+        _choice(name, self, "v_min_position", self.v_min_position, get_args(VMinPosition))
+        if self.spikes not in ("multi", "single") and not (type(self.spikes) is int and self.spikes >= 1):
+            raise GraphError(
+                f"{name}: spikes is {self.spikes!r}.",
+                remedy="choose 'multi', 'single' or a whole number of spikes per step, at least 1.",
+                code="option",
+            )
         if (self.reset == "value") != (self.v_reset is not None):
             raise GraphError(
                 f"{name}: reset {self.reset!r} with v_reset {self.v_reset}.",

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 
 from neurodeploy import nn
-from neurodeploy.errors import GraphError
-from neurodeploy.graph.nodes import LI, Array, Delay, Feedback, Membrane, Neuron, Node
+from neurodeploy.graph.nodes import LI, Array, Delay, Membrane, Neuron, Node
 
 
 class Stateful(Protocol):
@@ -21,12 +20,8 @@ class Stateful(Protocol):
         """Outputs ``(B, T, *shape)`` and the next state."""
 
 
-def stateful(name: str, node: Node) -> torch.nn.Module | None:
-    """The module of a node with a state; None for a node without one.
-
-    Raises:
-        GraphError: the neuron's step cannot be run.
-    """
+def stateful(node: Node) -> torch.nn.Module | None:
+    """The module of a node with a state; None for a node without one (a Feedback is run by the loop it closes)."""
     if isinstance(node, Neuron):
         v_min_differs = node.v_min is not None and np.unique(node.v_min).size != 1
         general = node.reset == "value" or node.compare != ">=" or v_min_differs
@@ -35,8 +30,6 @@ def stateful(name: str, node: Node) -> torch.nn.Module | None:
         return _Integrators(node)
     if isinstance(node, Delay):
         return _Delays(node)
-    if isinstance(node, Feedback):
-        raise GraphError(f"{name}: a Feedback is run by the loop it closes.", remedy="run the graph.", code="feedback")
     return None
 
 

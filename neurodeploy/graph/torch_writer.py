@@ -84,7 +84,7 @@ class GraphModule(torch.nn.Module):
                     remedy="give dtype=torch.float64.",
                     code="inexact",
                 )
-            module = None if isinstance(node, Feedback) else stateful(name, node)
+            module = stateful(node)
             if module is not None:
                 self.add_module(self._keys[name], module)
                 continue

@@ -1,4 +1,5 @@
 import itertools
+import json
 
 import h5py
 import nir
@@ -298,6 +299,49 @@ def test_metadata_that_is_not_ours_is_harmless(path, text):
             del group["neurodeploy"]
             group["neurodeploy"] = text
     assert read_nir(path).nodes["n0"] == Neuron(ONE)
+
+
+@pytest.mark.parametrize(
+    ("entry", "refused"),
+    [
+        ({"fields": {"reset": 5}}, True),
+        ({"fields": {"spikes": -1}}, True),
+        ({"fields": {"v_min_position": "never"}}, True),
+        ({"fields": {"v_min": "low"}}, False),
+        ({"fields": {"elsewhere": 1}}, False),
+        ({"dtypes": {"v_threshold": "V1000000000", "r": "object"}}, False),
+        ({"time": {"dt_us": float("nan"), "scheme": "euler"}}, False),
+        ({"kind": "BatchNorm2d", "fields": {"mean": 3}}, False),
+    ],
+    ids=str,
+)
+def test_hostile_metadata(path, entry, refused):
+    save_nir(chain(Neuron(ONE)), path)
+    with h5py.File(path, "r+") as file:
+        group = file["node/nodes/n0/metadata"]
+        del group["neurodeploy"]
+        group["neurodeploy"] = json.dumps({**entry, "version": 1})
+    if refused:
+        with pytest.raises(GraphError) as info:
+            read_nir(path)
+        assert info.value.code == "option"
+    else:
+        assert read_nir(path).nodes["n0"] == Neuron(ONE)
+
+
+@pytest.mark.parametrize("change", [{"nodes": 3}, {"nodes": [["in", "Input"]]}, {"edges": None}, {"nodes": []}])
+def test_hostile_structure(path, change):
+    save_nir(chain(Neuron(ONE)), path)
+    with h5py.File(path, "r+") as file:
+        group = file["node/metadata"]
+        entry = json.loads(group["neurodeploy"][()])
+        del group["neurodeploy"]
+        group["neurodeploy"] = json.dumps({**entry, **change})
+    if change == {"nodes": []}:
+        with pytest.raises(GraphError):
+            read_nir(path)
+    else:
+        assert read_nir(path) == chain(Neuron(ONE))
 
 
 def test_an_existing_file_survives_an_error(path):
