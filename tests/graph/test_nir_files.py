@@ -256,26 +256,26 @@ def test_data_that_lies_elsewhere_is_refused(path, tmp_path):
     with h5py.File(good(path), "r+") as file:
         del file["node/nodes/n/r"]
         file["node/nodes/n"].create_dataset("r", shape=(2,), dtype="f8", external=[(str(raw), 0, 16)])
-    assert "does not hold its data" in refusal("malformed-file", path)
+    assert "/node/nodes/n/r" in refusal("malformed-file", path)
     with h5py.File(good(path), "r+") as file:
         del file["node/nodes/n/r"]
         layout = h5py.VirtualLayout(shape=(2,), dtype="f8")
         layout[:] = h5py.VirtualSource(str(secret), "r", shape=(2,))
         file["node/nodes/n"].create_virtual_dataset("r", layout)
-    assert "does not hold its data" in refusal("malformed-file", path)
+    assert "/node/nodes/n/r" in refusal("malformed-file", path)
 
 
 def test_groups_in_a_circle_are_refused(path):
     with h5py.File(good(path), "r+") as file:
         file["node/nodes/n/again"] = file["node"]
-    assert "circle" in refusal("malformed-file", path)
+    assert "nested" in refusal("malformed-file", path)
 
 
 def test_huge_declared_shapes_are_refused(path):
     with h5py.File(good(path), "r+") as file:
         del file["node/nodes/n/r"]
         file["node/nodes/n"].create_dataset("r", shape=(1 << 40,), dtype="f8", chunks=(1 << 10,))
-    assert "declares so much data" in refusal("malformed-file", path)
+    assert "claims" in refusal("malformed-file", path)
     assert path.stat().st_size < 1 << 20
 
 
@@ -284,7 +284,7 @@ def test_deep_nesting_is_refused(path):
         group = file["node/nodes/n"]
         for _ in range(100):
             group = group.create_group("deeper")
-    assert "nested deeper" in refusal("malformed-file", path)
+    assert "nested" in refusal("malformed-file", path)
 
 
 @pytest.mark.parametrize("field", ["r", "tau_mem", "w_in", "v_threshold"])
