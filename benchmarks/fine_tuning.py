@@ -85,7 +85,7 @@ def one_seed(seed: int, options: argparse.Namespace, folder: Path) -> dict[str, 
     }
     print(f"seed {seed}: float {trained.test_accuracy:.3f}; float for longer", flush=True)
     longer = train(load_config(TEMPLATES / "digits.yaml", further), folder / f"longer{seed}", quiet=True)
-    row: dict[str, Any] = {"seed": seed, "float": trained.test_accuracy, "longer": longer.test_accuracy, "chips": []}
+    row: dict[str, Any] = {"seed": seed, "float": trained.test_accuracy, "chips": []}
     for bits in options.bits:
         chip = write_chip(folder, bits)
         calibration = nd.calibrate(
