@@ -18,6 +18,7 @@ from neurodeploy.graph.graph import Graph
 from neurodeploy.quantize.dequantize import dequantize
 from neurodeploy.target import SpikeArray
 from neurodeploy.validation.causes import CAUSES, Reason, explain
+from neurodeploy.validation.given import check_given
 from neurodeploy.validation.traces import Trace, event_trace, first_difference, first_unmatched, stepped_trace
 
 N = TypeVar("N", int, float)
@@ -122,6 +123,8 @@ def first_divergence(
         EmulationError: a layer has biases and ``slow_clock_hz`` is not given.
     """
     _check_runs(a, b, recorded)
+    if not {a, b} <= {"event_driven", "recorded"}:
+        check_given(deployment)
     program = deployment.program
     events = as_events(events, sensor_size=program.input_shape)
     steps = max(count_steps(int(events["t"][-1]) + 1 if len(events) else 1, dt_us), 1)

@@ -19,6 +19,7 @@ from neurodeploy.graph.nodes import Neuron, Output
 from neurodeploy.program_file import program_hash
 from neurodeploy.quantize.dequantize import dequantize
 from neurodeploy.validation.divergence import Divergence, first_divergence
+from neurodeploy.validation.given import check_given
 from neurodeploy.validation.robustness import Robustness
 from neurodeploy.validation.runs import HISTOGRAM_EDGES, Progress, Run, event_driven_run, time_stepped_run
 from neurodeploy.validation.waterfall import GapRuns, Waterfall
@@ -161,7 +162,8 @@ def validate(
 
     Raises:
         ValidationError: no recordings, recordings of another sensor, labels that are no output neuron, an unknown run,
-            several outputs, a reference or variant with other layers, or torch is missing.
+            several outputs or inputs, settings that change the events, a reference or variant with other layers, or
+            torch is missing.
         EmulationError: a layer has biases and ``slow_clock_hz`` is not given.
     """
     program = deployment.program
@@ -172,6 +174,8 @@ def validate(
         raise ValidationError(
             f"unknown run: {', '.join(unknown)}.", remedy=f"choose from: {', '.join(DESCRIPTIONS)}.", code="unknown-run"
         )
+    if set(runs) - {"event_driven"}:
+        check_given(deployment)
     outputs = [name for name, node in deployment.graph.nodes.items() if isinstance(node, Output)]
     if len(outputs) != 1:
         raise ValidationError(

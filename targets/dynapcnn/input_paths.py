@@ -31,6 +31,11 @@ class InputPath:
     before: DvsLayer | None
 
     @property
+    def as_given(self) -> bool:
+        """Whether the events that the user gives are the network's input, not something the settings change first."""
+        return self.before is None or self.before == _unchanged(self.shape)
+
+    @property
     def dvs(self) -> DvsLayer | None:
         """The whole pre-processing, with the pooling that the network does first."""
         return None if self.before is None else self.before.pooled_further(self.ends[0].pooling)
@@ -63,9 +68,14 @@ def input_paths(graph: Graph, settings: Settings) -> list[InputPath]:
             paths.append(InputPath(name, (c, h, w), (2, *wanted.sensor_size), ends, _before(wanted, (c, h, w))))
         else:
             pooled = any(end.pools for end in ends)
-            before = DvsLayer(cut=(h - 1, w - 1), merge=c == 1) if pooled else None
+            before = _unchanged((c, h, w)) if pooled else None
             paths.append(InputPath(name, (c, h, w), (c, h, w), ends, before))
     return paths
+
+
+def _unchanged(shape: MapShape) -> DvsLayer:
+    """A pre-processing that changes nothing."""
+    return DvsLayer(cut=(shape[1] - 1, shape[2] - 1), merge=shape[0] == 1)
 
 
 def _before(wanted: DvsSettings, shape: MapShape) -> DvsLayer:

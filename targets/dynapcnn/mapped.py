@@ -117,6 +117,7 @@ class MappedNetwork:
                 {
                     "name": path.name,
                     "shape": list(path.given_shape),
+                    "as_given": path.as_given,
                     "through_sensor": path.before is not None,
                     "layers": [end.layer for end in path.ends],
                 }

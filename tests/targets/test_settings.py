@@ -269,3 +269,19 @@ def test_a_damaged_program_is_refused(change, message):
     change(data)
     with pytest.raises(ProgramError, match=message):
         FAMILY.read_program(data, SPECK.chip)
+
+
+def test_time_stepped_runs_take_the_events_as_they_are():
+    from neurodeploy.errors import ValidationError
+    from neurodeploy.events.dataset import EventDataset
+
+    graph = classifier()
+    deployment = nd.compile(graph, settings={"dvs": {"sensor_size": (8, 8), "mirror_x": True}})
+    dataset = EventDataset.from_recordings([random_events((2, 8, 8))], [1], sensor_size=(2, 8, 8))
+    with pytest.raises(ValidationError, match="the settings change the events of input"):
+        nd.validate(deployment, dataset, dt_us=1000)
+    with pytest.raises(ValidationError, match="the settings change the events of input"):
+        nd.first_divergence(deployment, random_events((2, 8, 8)), dt_us=1000)
+    assert nd.validate(deployment, dataset, dt_us=1000, runs=["event_driven"], explain=False)
+    pooled = nd.compile(pooled_network(SumPool2d))
+    assert [entry["as_given"] for entry in pooled.mapping["inputs"]] == [True]
