@@ -1,5 +1,8 @@
-"""Maximum bipartite matching by shortest augmenting paths, and the smallest conflict where it is not complete."""
+"""Maximum bipartite matching by shortest augmenting paths, the smallest conflict where it is not complete, and the
+cheapest one where it is.
+"""
 
+import math
 from collections import deque
 from collections.abc import Sequence
 
@@ -69,3 +72,46 @@ def conflict(choices: Sequence[Sequence[int]], of_item: Sequence[int | None]) ->
         if smallest is None or len(members) < len(smallest):
             smallest = members
     return sorted(smallest or ())
+
+
+def cheapest(cost: Sequence[Sequence[float]]) -> list[int]:
+    """One choice per item, no choice twice, with the smallest sum of costs (Kuhn 1955; Jonker and Volgenant 1987).
+
+    Items are added one by one along shortest augmenting paths, with prices that keep all reduced costs non-negative.
+
+    Args:
+        cost: for each item the cost of each choice; at least as many choices as items.
+
+    Returns:
+        For each item its choice.
+    """
+    items, choices = len(cost), len(cost[0])
+    item_price, price = [0.0] * (items + 1), [0.0] * (choices + 1)
+    # Number 0 stands for none; ``taken[0]`` is the item that looks for a choice.
+    taken = [0] * (choices + 1)
+    for new in range(1, items + 1):
+        taken[0], at = new, 0
+        distance, before, seen = [math.inf] * (choices + 1), [0] * (choices + 1), [False] * (choices + 1)
+        while taken[at]:
+            seen[at] = True
+            item = taken[at]
+            for choice in range(1, choices + 1):
+                reduced = cost[item - 1][choice - 1] - item_price[item] - price[choice]
+                if not seen[choice] and reduced < distance[choice]:
+                    distance[choice], before[choice] = reduced, at
+            at = min((choice for choice in range(1, choices + 1) if not seen[choice]), key=distance.__getitem__)
+            step = distance[at]
+            for choice in range(choices + 1):
+                if seen[choice]:
+                    item_price[taken[choice]] += step
+                    price[choice] -= step
+                else:
+                    distance[choice] -= step
+        while at:
+            taken[at] = taken[before[at]]
+            at = before[at]
+    of_item = [0] * items
+    for choice in range(1, choices + 1):
+        if taken[choice]:
+            of_item[taken[choice] - 1] = choice - 1
+    return of_item

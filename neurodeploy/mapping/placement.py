@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from neurodeploy.errors import ConfigError, MappingError
-from neurodeploy.mapping.matching import conflict, match
+from neurodeploy.mapping.matching import cheapest, conflict, match
 
 #: "auto"; or core numbers in layer order; or layer (name or index in layer order) -> core, the others placed freely.
 CoreChoice = str | Sequence[int] | Mapping[str, int] | Mapping[int, int]
@@ -78,9 +78,8 @@ def place(
 ) -> dict[str, int]:
     """Give every item a core of its own that holds it.
 
-    With ``work`` and ``fast`` as much work as possible is done on the fast cores. The sets of items that can be on
-    them, while all others still find a core, are the independent sets of a matroid; taking the busiest item that can be
-    added, again and again, therefore finds the set with the most work (Rado 1957; Edmonds 1971).
+    With ``work`` and ``fast`` as much work as possible is done on the fast cores: the cheapest complete matching, where
+    an item that is not on a fast core costs its work.
 
     Args:
         items: what to place; names are unique.
@@ -112,13 +111,8 @@ def place(
                 )
     matching = match(choices)
     if None not in matching:
-        for index in sorted(range(len(items)), key=lambda index: (-(work or {}).get(items[index].name, 0), index)):
-            on_fast = [core for core in choices[index] if core in fast]
-            if not (work or {}).get(items[index].name, 0) or not on_fast:
-                continue
-            attempt = match([on_fast if other == index else choice for other, choice in enumerate(choices)])
-            if None not in attempt:
-                matching, choices[index] = attempt, on_fast
+        if any((work or {}).values()) and fast:
+            matching = _busy_on_fast(items, choices, cores, work or {}, fast)
         return {item.name: core for item, core in zip(items, matching, strict=True) if core is not None}
     members = conflict(choices, matching)
     names = [items[index].name for index in members]
@@ -155,6 +149,26 @@ def place(
         need=need,
         limit=limit,
     )
+
+
+def _busy_on_fast(
+    items: Sequence[Item],
+    choices: Sequence[Sequence[int]],
+    cores: Sequence[Core],
+    work: Mapping[str, float],
+    fast: Sequence[int],
+) -> list[int | None]:
+    numbers = [core.number for core in cores]
+    # In parts of the whole, so that what is forbidden costs more than everything that is not.
+    total = sum(work.get(item.name, 0) for item in items) or 1.0
+    cost = [
+        [
+            2.0 + len(items) if number not in choice else 0.0 if number in fast else work.get(item.name, 0) / total
+            for number in numbers
+        ]
+        for item, choice in zip(items, choices, strict=True)
+    ]
+    return [numbers[place] for place in cheapest(cost)]
 
 
 def _excess(lacking: Sequence[Shortfall]) -> float:

@@ -245,11 +245,11 @@ def _repairs(
     if len(layers) <= len(cores):
         return first_that_map(changes(graph), graph, maps)
     sets = list(removals(layers, len(layers) - len(cores)))
-    if found := first_that_map(sets, graph, maps):
+    if found := first_that_map(sets, graph, maps, most=2):
         return found
     # Fewer layers alone are not enough.
     both = ((*first, *then) for first in sets if (less := tried(graph, first)) for then in changes(less))
-    return first_that_map(both, graph, maps)[:1]
+    return first_that_map(both, graph, maps, most=1)
 
 
 def _no_split(layers: Mapping[str, CoreLayer], paths: Sequence[InputPath], chip: Chip, conflict: Sequence[str]) -> str:

@@ -99,9 +99,11 @@ def removals(layers: Mapping[str, CoreLayer], count: int) -> Iterator[Repair]:
     """Sets of ``count`` layers to leave out: neighbours first, hidden layers first, from the last one backwards."""
     names = list(layers)
     runs = [tuple(names[i : i + count]) for i in range(len(names) - count, -1, -1)]
-    runs.sort(key=lambda run: any(layers[name].is_output or layers[name].takes_input for name in run))
-    others = itertools.islice(itertools.combinations(reversed(names), count), MOST_REMOVALS)
-    for run in dict.fromkeys([*runs, *others]):
+    hidden = [name for name in reversed(names) if not (layers[name].is_output or layers[name].takes_input)]
+    others = itertools.islice(itertools.combinations(hidden, count), MOST_REMOVALS)
+    rest = itertools.islice(itertools.combinations(reversed(names), count), MOST_REMOVALS)
+    inner = [run for run in runs if set(run) <= set(hidden)]
+    for run in dict.fromkeys([*inner, *others, *runs, *rest]):
         yield tuple(Change(name, "remove") for name in run)
 
 
@@ -348,14 +350,16 @@ def _scalar(neuron: Neuron) -> Neuron:
     )
 
 
-def first_that_map(repairs: Iterable[Repair], graph: Graph, maps: Callable[[Graph], bool]) -> tuple[Repair, ...]:
-    """Those of ``repairs`` whose changed network was mapped, at most ``MOST_REPAIRS``."""
+def first_that_map(
+    repairs: Iterable[Repair], graph: Graph, maps: Callable[[Graph], bool], most: int = MOST_REPAIRS
+) -> tuple[Repair, ...]:
+    """Those of ``repairs`` whose changed network was mapped, at most ``most``."""
 
     def works(repair: Repair) -> bool:
         changed = tried(graph, repair)
         return changed is not None and maps(changed)
 
-    return tuple(itertools.islice(filter(works, repairs), MOST_REPAIRS))
+    return tuple(itertools.islice(filter(works, repairs), most))
 
 
 def tried(graph: Graph, repair: Repair) -> Graph | None:
