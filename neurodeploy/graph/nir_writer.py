@@ -108,9 +108,7 @@ class _Writer:
             elif name not in self.merged:
                 self._stored(name, node)
         for name, node in self.graph.nodes.items():
-            if isinstance(node, Concat):
-                continue
-            if not isinstance(node, Add | Feedback) and name not in self.merged:
+            if not isinstance(node, Add | Concat | Feedback) and name not in self.merged:
                 entry = name + SYNAPSE if name + SYNAPSE in self.merged else name
                 self._connect(self.graph.predecessors(entry), self.names[name])
         metadata = pack({"fingerprint": fingerprint(self.nodes, self.edges), **self._structure()}, {})
