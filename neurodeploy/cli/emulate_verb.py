@@ -169,7 +169,7 @@ def _say_load(load: Workload) -> None:
                 load.peak(core)[0] / 1e6,
                 load.peak(core)[1] / 1e3,
                 core.limit.value / 1e6,
-                core.largest_delay_us,
+                f"{core.largest_delay_us:.1f}",
             )
             for core in load.cores
         ],
@@ -178,7 +178,7 @@ def _say_load(load: Workload) -> None:
         say(f"warning: {warning}")
     if load.latency is not None:
         say(
-            f"modelled latency to the last layer: median {load.latency.median_us:.4g} us, 99 % within "
-            f"{load.latency.p99_us:.4g} us, largest {load.latency.largest_us:.4g} us"
+            f"modelled latency to the last layer: median {load.latency.median_us:,.1f} us, 99 % within "
+            f"{load.latency.p99_us:,.1f} us, largest {load.latency.largest_us:,.1f} us"
         )
     table("Energy: what is known", ("quantity", "value", "source"), load.energy.rows())

@@ -34,7 +34,7 @@ def load_section(deployment: Deployment, sample: Mapping[str, NDArray[Any]]) -> 
                 "at": f"{at / 1e3:g}",
                 "limit": f"{core.limit.value / 1e6:g}",
                 "over": peak > core.limit.value,
-                "delay": f"{core.largest_delay_us:,.4g}",
+                "delay": f"{core.largest_delay_us:,.1f}",
             }
         )
     latency = load.latency
@@ -46,9 +46,9 @@ def load_section(deployment: Deployment, sample: Mapping[str, NDArray[Any]]) -> 
         "latency": None
         if latency is None
         else {
-            "median": f"{latency.median_us:,.4g}",
-            "p99": f"{latency.p99_us:,.4g}",
-            "largest": f"{latency.largest_us:,.4g}",
+            "median": f"{latency.median_us:,.1f}",
+            "p99": f"{latency.p99_us:,.1f}",
+            "largest": f"{latency.largest_us:,.1f}",
             "answers": f"{latency.answers:,}",
         },
         "energy": load.energy.rows(),
