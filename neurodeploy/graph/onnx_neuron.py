@@ -107,7 +107,16 @@ class _Operations:
     def number(self, name: str, value: int) -> str:
         return self.add("Constant", out=name, value=tensor(name, np.array(value, self.dtype)))
 
+    def named(self, value: str, name: str) -> None:
+        """Give a value that is no input of the step another name."""
+        for node in self.nodes:
+            for names in (node.input, node.output):
+                names[:] = [name if one == value else one for one in names]
+
     def clipped(self, v: str, out: str) -> str:
+        if self.dtype.kind == "i":
+            return self.add("Max", v, "v_min", out=out)
+        # Not Max: a NaN stays one.
         return self.add("Where", self.add("Less", v, "v_min", out=f"{out}_is_below"), "v_min", v, out=out)
 
 
@@ -120,8 +129,8 @@ def _operations(step: Step) -> list[onnx.NodeProto]:
         driven = ops.add("Add", driven, "drift", out="drifted")
     v = ops.add("Add", leaked, driven, out="v")
     if isinstance(node, LI):
-        ops.add("Identity", v, out="v_after")
-        ops.add("Identity", v, out="y_t")
+        ops.named(v, "v_after")
+        ops.add("Identity", "v_after", out="y_t")
         return ops.nodes
     if node.v_min is not None and node.v_min_position == "before_threshold":
         v = ops.clipped(v, "v_bounded")
@@ -134,7 +143,7 @@ def _operations(step: Step) -> list[onnx.NodeProto]:
         v = ops.add("Where", fired, "v_reset" if node.reset == "value" else zero, v, out="v_reset_to")
     if node.v_min is not None and node.v_min_position == "after_reset":
         v = ops.clipped(v, "v_bounded")
-    ops.add("Identity", v, out="v_after")
+    ops.named(v, "v_after")
     return ops.nodes
 
 
@@ -158,6 +167,6 @@ def _fire(ops: _Operations, node: Neuron, v: str) -> None:
             whole = ops.add("Floor", ratio, out="whole")
         count = ops.add("Where", ops.add("Greater", v, zero, out="is_positive"), whole, zero, out="count")
     if node.spikes == "multi":
-        ops.add("Identity", count, out="y_t")
+        ops.named(count, "y_t")
     else:
         ops.add("Min", count, ops.number("most", int(node.spikes)), out="y_t")
