@@ -247,3 +247,16 @@ def test_a_split_layer_is_one_layer_in_the_recording(samna, board, tmp_path):
     assert sorted(deployed.recorded.spikes.tolist()) == later
     assert deployed.recorded.monitored == ("conv1", "conv2")
     assert nd.compare_with_chip(deployment, deployed.recorded, events).equal_share == 1
+
+
+@pytest.mark.parametrize("shape", [(16, 12), (15, 14)])
+def test_events_reach_the_chip_through_the_pre_processing(samna, board, tmp_path, small_graph, shape):
+    region = {"y": 1, "x": 0, "height": 12, "width": 12}
+    settings = {"dvs": {"sensor_size": shape, "region": region, "mirror_x": True}, "decimators": {"n4": 2}}
+    deployment = nd.compile(small_graph, settings=settings)
+    events = random_events(np.random.default_rng(0), (2, *shape), 300)
+    deployed = deploy(deployment, KIT, events, tmp_path / "out")
+    expected = deployment.emulate(events, record=["n4"]).spikes
+    later = sorted((i, t + 7, c, y, x) for i, t, c, y, x in expected.tolist())
+    assert sorted(deployed.recorded.spikes.tolist()) == later
+    assert len(later) > 0
