@@ -118,7 +118,7 @@ def report(result: dict[str, Any]) -> str:
         f"{whole['parameters'] / 1e6:.0f} M weights;",
         f"one step of SGD on a batch of {result['batch']} synthetic recordings of T = {result['steps']} frames",
         f"of {' x '.join(map(str, SHAPE))} (CIFAR10-DVS scaled to 48 x 48), made by",
-        "`python benchmarks/local_alexnet.py`. K steps per segment, S neuron layers per block.",
+        "`python benchmarks/local_alexnet.py`. K steps per segment, S spiking layers per block.",
         "",
         f"Commit {info['commit']}; {info['cpu']}, {info['cores']} cores, {info['threads_used']} thread used; "
         f"Python {info['python']}, torch {info['versions']['torch']}.",

@@ -5,16 +5,13 @@
 The recordings are ../shared/data/nmnist-small (1,000 + 100); without them nothing is run. Each seed trains on 800 of
 the 1,000 and keeps another 200 for testing, so that five seeds test on every recording once; the 100 official test
 recordings are tested too. Every method has the same data, order, initial weights and number of epochs, but for a
-last row with more. Memory is measured for one batch, each method in its own process.
+last row with more.
 """
 
 import argparse
 import math
-import multiprocessing
-import resource
 import statistics
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +36,7 @@ CLASSES = 10
 
 @dataclass(frozen=True)
 class Method:
-    """How a network is trained: K steps per segment, S neuron layers per block (None: no cut), Adam's learning rate.
+    """How a network is trained: K steps per segment, S spiking layers per block (None: no cut), Adam's learning rate.
 
     Updates after every segment are T / K times as many, and take a smaller rate. ``longer`` multiplies the epochs.
     """
@@ -150,17 +147,14 @@ def train(method: Method, seed: int, epochs: int, data: EventDataset, test: Even
     }
 
 
-def memory(method: Method) -> dict[str, float]:
-    """One batch in this process: bytes saved for the backward pass, growth of the resident size."""
-    torch.set_num_threads(1)
+def saved_mib(method: Method) -> float:
+    """Most memory that autograd keeps for a backward pass of one batch, weights not counted."""
     torch.manual_seed(0)
     x, labels = batch(load("train"), np.arange(BATCH))
     local = training(network(), x, method)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with SavedBytes(one for part in (*local.blocks, *local.heads) for one in part.parameters()) as saved:
         local.step(x, labels)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"saved_mib": saved.peak / 2**20, "resident_mib": (after - before) / 1024}
+    return saved.peak / 2**20
 
 
 def measure(methods: tuple[Method, ...], seeds: int, epochs: int) -> list[dict[str, Any]]:
@@ -168,9 +162,8 @@ def measure(methods: tuple[Method, ...], seeds: int, epochs: int) -> list[dict[s
     x, _ = batch(data, np.arange(1))
     rows: list[dict[str, Any]] = []
     for method in methods:
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            row: dict[str, Any] = {"name": method.name, "K": method.length, "S": method.size, "rate": method.rate}
-            row |= pool.submit(memory, method).result()
+        row: dict[str, Any] = {"name": method.name, "K": method.length, "S": method.size, "rate": method.rate}
+        row["saved_mib"] = saved_mib(method)
         row["counts"] = count(training(network(), x, method), x, STEPS, BATCH)
         row["runs"] = []
         rows.append(row)
@@ -181,7 +174,6 @@ def measure(methods: tuple[Method, ...], seeds: int, epochs: int) -> list[dict[s
     for row in rows:
         row["change"] = compared(row["counts"], rows[0]["counts"])
         row["change"]["saved"] = row["saved_mib"] / rows[0]["saved_mib"] - 1
-        row["change"]["resident"] = row["resident_mib"] / rows[0]["resident_mib"] - 1
         for name in ("held_out", "test"):
             row[f"{name}_difference"] = [
                 ours[name] - whole[name] for ours, whole in zip(row["runs"], rows[0]["runs"], strict=True)
@@ -207,16 +199,16 @@ def report(result: dict[str, Any]) -> str:
         f"(tau {TAU:g} steps, single spikes, EXODUS), T = {STEPS} steps of {DT_US / 1000:g} ms, batch {BATCH},",
         f"{result['epochs']} epochs of Adam (from the given rate, half a cosine to 0), made by",
         "`python benchmarks/local_nmnist.py`.",
-        f"{seeds} seeds; each trains on 800 recordings and tests on another {HELD_OUT} (held out, others for each",
+        f"Each of {seeds} seeds trains on 800 recordings and tests on another {HELD_OUT} (held out, others for each",
         "seed) and on the 100 official test recordings; mean ± standard deviation over seeds.",
-        "K steps per segment, S neuron layers per block. Differences are to the first row, seed by seed.",
+        "K steps per segment, S spiking layers per block. Differences are to the first row, seed by seed.",
         "",
         f"Commit {info['commit']}; {info['cpu']}, {info['cores']} cores, {info['threads_used']} thread used; "
         f"Python {info['python']}, torch {info['versions']['torch']}.",
         "",
-        "| | rate | held out % | difference, points | test % | difference | saved for backward MiB | change | "
-        "resident MiB | change | CPU s per epoch |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| | rate | seeds | held out % | difference, points | test % | difference | saved for backward MiB | change | "
+        "CPU s per epoch |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         whole = row is rows[0]
@@ -224,14 +216,13 @@ def report(result: dict[str, Any]) -> str:
         cells = [
             row["name"],
             f"{row['rate']:g}",
+            f"{len(row['runs'])}",
             spread(held),
             "" if whole else spread(row["held_out_difference"]),
             spread(test),
             "" if whole else spread(row["test_difference"]),
             f"{row['saved_mib']:.1f}",
             "" if whole else f"{row['change']['saved']:+.1%}",
-            f"{row['resident_mib']:.0f}",
-            "" if whole else f"{row['change']['resident']:+.1%}",
             f"{statistics.fmean(run['cpu_seconds_per_epoch'] for run in row['runs']):.1f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
@@ -258,10 +249,10 @@ def report(result: dict[str, Any]) -> str:
         "",
         f"The paper's abstract reports {PAPER}.",
         "",
-        "Saved: most bytes that autograd kept for a backward pass at one time, weights not counted. Resident: growth",
-        "of the process's peak during one step. MACs, additions and traffic are counted per recording from the shapes",
-        "(`benchmarks/local_counts.py` says how): a product with a spike is an addition, so what stays a MAC is the",
-        "error on its way to a layer's input, the classifiers, and (third column) the neurons' own arithmetic.",
+        "Saved: most bytes that autograd kept for a backward pass at one time, weights not counted. MACs, additions and",
+        "traffic are counted per recording from the shapes (`benchmarks/local_counts.py` says how): a product with a",
+        "spike is an addition, so what stays a MAC is the error on its way to a layer's input, the classifiers, and",
+        "(third column) the neurons' own arithmetic.",
     ]
     return "\n".join(lines) + "\n"
 
