@@ -249,10 +249,10 @@ def report(result: dict[str, Any]) -> str:
         "",
         f"The paper's abstract reports {PAPER}.",
         "",
-        "Saved: most bytes that autograd kept for a backward pass at one time, weights not counted. MACs, additions and",
-        "traffic are counted per recording from the shapes (`benchmarks/local_counts.py` says how): a product with a",
-        "spike is an addition, so what stays a MAC is the error on its way to a layer's input, the classifiers, and",
-        "(third column) the neurons' own arithmetic.",
+        "Saved: most bytes that autograd kept for a backward pass at one time, weights not counted. MACs, additions",
+        "and traffic are counted per recording from the shapes (`benchmarks/local_counts.py` says how): a product",
+        "with a spike is an addition, so what stays a MAC is the error on its way to a layer's input, the classifiers",
+        "and (third column) the neurons' own arithmetic.",
     ]
     return "\n".join(lines) + "\n"
 
