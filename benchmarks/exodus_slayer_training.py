@@ -91,7 +91,7 @@ def spoken_digits() -> Task:
 
         return torch.nn.Sequential(*block(2 * BANDS, 128), *block(128, 128), *block(128, 128), *block(128, CLASSES))
 
-    return Task("spoken digits", (spikes[~test], labels[~test]), (spikes[test], labels[test]), network, 3e-3, 15)
+    return Task("spoken digits", (spikes[~test], labels[~test]), (spikes[test], labels[test]), network, 3e-3, 40)
 
 
 def nmnist() -> Task:
@@ -118,7 +118,7 @@ def nmnist() -> Task:
             torch.nn.Unflatten(0, (-1, steps)),
         )
 
-    return Task("N-MNIST", parts[0], parts[1], network, 3e-3, 8)
+    return Task("N-MNIST", parts[0], parts[1], network, 3e-3, 12)
 
 
 def neurons(algorithm: str, tau: float, num_timesteps: int | None = None) -> torch.nn.Module:
