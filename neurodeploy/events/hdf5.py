@@ -9,7 +9,6 @@ each recording, ``labels`` its class. Units become x on a sensor of one row.
 """
 
 import importlib.util
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,6 @@ from neurodeploy.events.stream import BLOCK_RECORDS, EventFile
 from neurodeploy.files import replacing
 from neurodeploy.guarded_read import check_hdf5
 
-_MAX_RATIO = 2_000  # deflate reaches 1032:1; a file that claims more than this is damaged
-_MAX_CHUNK_BYTES = 1 << 26
 _LOOSE = np.dtype([("t", "<i8"), ("x", "<i8"), ("y", "<i8"), ("p", "<i8")])
 _NAMES = {"t": ("t", "ts", "timestamps"), "x": ("x", "xs"), "y": ("y", "ys"), "p": ("p", "ps", "pol", "polarity")}
 
@@ -109,7 +106,7 @@ def _first(wanted: Sequence[str], present: Any) -> str | None:
 
 
 def _check(file: EventFile, data: Any, h5py: Any) -> None:
-    """Refuse data sets whose claims do not fit the file, and filters that are not there."""
+    """Refuse data sets that are no vectors, and filters that are not there; sizes are tried by ``check_hdf5``."""
     if not isinstance(data, h5py.Dataset) or len(data.shape or ()) != 1:
         raise file.damaged(f"{getattr(data, 'name', 'events')} is not a vector")
     properties = data.id.get_create_plist()
@@ -120,12 +117,6 @@ def _check(file: EventFile, data: Any, h5py: Any) -> None:
                 f"{data.name} is compressed with the HDF5 filter {code} ({name.decode('latin-1')}), which is missing",
                 "install it: pip install hdf5plugin (it is used by itself once installed).",
             )
-    size = file.path.stat().st_size
-    chunk_bytes = math.prod(data.chunks or (0,)) * data.dtype.itemsize
-    if data.size * data.dtype.itemsize > _MAX_RATIO * size or chunk_bytes > _MAX_CHUNK_BYTES:
-        raise file.damaged(f"{data.name} claims {data.size} values, in a file of {size} bytes")
-    if data.external:
-        raise file.unsupported(f"{data.name} lies in other files", "copy the data into one file.")
 
 
 def _offset(file: EventFile, source: Any) -> int:
