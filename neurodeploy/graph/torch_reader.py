@@ -1,8 +1,8 @@
 """Torch modules into the graph: one run on a sample, watching which module's output goes into which module."""
 
 import copy
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -11,12 +11,20 @@ from torch.overrides import TorchFunctionMode
 
 from neurodeploy.errors import GraphError
 from neurodeploy.graph.graph import Edge, Graph
-from neurodeploy.graph.nodes import Add, Flatten, Input, Node, Output, Shape
-from neurodeploy.graph.torch_modules import IDENTITY, is_leaf, is_merge, node_of
+from neurodeploy.graph.nodes import Add, Compare, Concat, Flatten, Input, Neuron, Node, Output, Relu, Shape
+from neurodeploy.graph.torch_modules import MAX_POOL, is_identity, is_leaf, is_merge, nodes_of
+from neurodeploy.graph.torch_neurons import SYNAPSE
+from neurodeploy.graph.torch_peers import Cell, is_peer, starts_elsewhere
 
 _ADD = {"add", "add_", "__add__", "__radd__", "__iadd__"}
 _RESHAPE = {"flatten", "ravel", "reshape", "view", "unflatten", "squeeze", "unsqueeze"}
 _SAME = {"contiguous", "clone", "detach", "to", "float", "double", "requires_grad_", "data"}
+_CONCAT = {"cat", "concat", "concatenate"}
+_RELU = {"relu", "relu_"}
+_TAKEN_APART = {"unbind", "split", "chunk"}
+_STEPS = {"__getitem__", "select", "stack", *_TAKEN_APART, *_CONCAT}
+_MAX_POOL = {"max_pool2d", "max_pool2d_with_indices", "_max_pool2d", "boolean_dispatch"}
+_ONE_STEP = "give a sample of one time step, (1, B, ...): its loop over time then runs once, and stands for all steps"
 _DROPOUT = {"dropout", "dropout1d", "dropout2d", "alpha_dropout", "feature_alpha_dropout"}
 
 
@@ -29,24 +37,34 @@ class _Value:
     shape: Shape
 
 
-def trace(module: torch.nn.Module, sample: torch.Tensor) -> Graph:
+def trace(module: torch.nn.Module, sample: torch.Tensor, *, compare: Compare | None = None) -> Graph:
     """Read a torch module into the graph by running a copy of it once, in evaluation mode, on ``sample``.
 
-    Modules may be called in any order, with branches that meet in a ``Merge`` or in ``a + b``. Between modules a
-    tensor may be flattened, reshaped between ``(B, T, ...)`` and ``(B * T, ...)``, copied, or pass through dropout.
-    Anything else that happens to a tensor outside the supported modules is refused. Names of nodes are the qualified
-    names of the modules (``"conv1"``, ``"0"``). Parameters become float32. States that layers hold are not taken over.
+    Modules may be called in any order, with branches that meet in a ``Merge``, in ``a + b``, or in ``torch.cat`` along
+    the channels. Between modules a tensor may be flattened, reshaped between ``(B, T, ...)`` and ``(B * T, ...)``,
+    copied, or pass through dropout or a ReLU. Anything else that happens to a tensor outside the supported modules is
+    refused. Names of nodes are the qualified names of the modules (``"conv1"``, ``"0"``); a synaptic filter is
+    ``"lif.synapse"``. Parameters become float32. States that layers hold or return are not taken over.
+
+    A network that calls its layers once per time step (a loop over time, ``norse.torch.Lift``) is read from a sample of
+    one time step: what the loop does in this step is taken to be what it does in all of them.
 
     Args:
-        module: a network of Conv2d, Linear, BatchNorm2d, AvgPool2d, SumPool2d, Flatten, Dropout, Identity, Merge, and
-            IAF or LIF layers of neurodeploy or sinabs (the ``Squeeze`` forms too).
+        module: a network of Conv2d, Linear, BatchNorm2d, AvgPool2d, AdaptiveAvgPool2d, SumPool2d, Flatten, ReLU,
+            Dropout, Identity, Merge; IAF, LIF, CubaLIF and LI layers of neurodeploy; IAF, LIF and ExpLeak of sinabs
+            (with ``tau_syn`` and the ``Squeeze`` forms too); Leaky and Synaptic of snnTorch; IFNode, LIFNode and
+            ParametricLIFNode of SpikingJelly, in either step mode; IAF, LIF, LIFBox, LI and LIBox of Norse.
         sample: a batch the module takes; the values do not matter. Its last axes are the shape per sample and time
             step: ``(C, H, W)`` of ``(B, T, C, H, W)``, ``(B * T, C, H, W)`` or ``(B, C, H, W)``; ``(N,)`` of
             ``(B, T, N)`` or ``(B, N)``. ``layout="TB"`` works alike.
+        compare: ``">="`` lets all neurons fire at the threshold, as chips do, where a library's fire only above it
+            (snnTorch and Norse); ``">"`` the other way round. None: as the library.
 
     Raises:
         GraphError: a module or operation has no equivalent; the message names it and the remedy.
     """
+    if compare not in (None, ">=", ">"):
+        raise GraphError(f"compare is {compare!r}.", remedy="choose '>=' or '>', or leave it out.", code="option")
     if not isinstance(sample, torch.Tensor) or sample.dim() not in (2, 3, 4, 5) or not sample.numel():
         found = f"shape {tuple(sample.shape)}" if isinstance(sample, torch.Tensor) else type(sample).__name__
         raise GraphError(
@@ -64,7 +82,7 @@ def trace(module: torch.nn.Module, sample: torch.Tensor) -> Graph:
             remedy="call nd.nn.reset_states(module) first, and keep no tensors with gradients in the module.",
             code="copy",
         ) from error
-    tracer = _Tracer(watched, sample.detach())
+    tracer = _Tracer(watched, sample.detach(), compare)
     try:
         return tracer.run()
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
@@ -79,10 +97,11 @@ def trace(module: torch.nn.Module, sample: torch.Tensor) -> Graph:
 class _Tracer(TorchFunctionMode):
     """Follows tensors from node to node; inside a leaf module it looks away."""
 
-    def __init__(self, module: torch.nn.Module, sample: torch.Tensor) -> None:
+    def __init__(self, module: torch.nn.Module, sample: torch.Tensor, compare: Compare | None) -> None:
         super().__init__()
         self.module = module
         self.sample = sample
+        self.compare = compare
         features = 3 if sample.dim() > 3 else 1
         self.items = prod(sample.shape[:-features])
         self.names = {id(part): name or type(part).__name__ for name, part in module.named_modules()}
@@ -106,13 +125,15 @@ class _Tracer(TorchFunctionMode):
         finally:
             for hook in hooks:
                 hook.remove()
-        value = self.values.get(id(result)) if isinstance(result, torch.Tensor) else None
-        if value is None:
+        outputs = {value.node: value for value in self._tracked(result)}
+        if len(outputs) != 1:
             raise GraphError(
-                f"the module returns {type(result).__name__}, not the output of one of its layers.",
-                remedy="return one tensor, the spikes of the last layer.",
+                f"the module returns {type(result).__name__} with the outputs of {len(outputs)} of its layers; it must "
+                "be that of one.",
+                remedy="return one tensor, the spikes of the last layer (and states of neurons, which are left out).",
                 code="output",
             )
+        (value,) = outputs.values()
         name = self._free("output")
         self.nodes[name] = Output()
         self.edges.append((value.node, name))
@@ -144,33 +165,66 @@ class _Tracer(TorchFunctionMode):
     def _leave(self, part: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         if part is self.leaf:
             self.leaf = None
-            self._module(part, self._tracked((args, kwargs)), result)
+            self._module(part, (args, kwargs), result)
         self.path.pop()
 
-    def _module(self, part: torch.nn.Module, inputs: list[_Value], result: Any) -> None:
-        name = self._name(part)
-        if not isinstance(result, torch.Tensor) or len(inputs) != (2 if is_merge(part) else 1):
+    def _module(self, part: torch.nn.Module, arguments: Any, result: Any) -> None:
+        name, inputs = self._name(part), self._tracked(arguments)
+        if is_peer(part):
+            self._check_states(name, part, arguments)
+            result = result[0] if isinstance(result, tuple) else result
+        wanted = 2 if is_merge(part) else 1
+        if not isinstance(result, torch.Tensor) or len(inputs) != wanted:
             raise GraphError(
                 f"{name}: this {type(part).__name__} takes {len(inputs)} tensors of the network and returns "
-                f"{type(result).__name__}; it must take {2 if is_merge(part) else 1} and return one.",
+                f"{type(result).__name__}; it must take {wanted} and return one.",
                 remedy="call it on the output of another layer, without extra states or outputs.",
                 code="module-call",
             )
-        if isinstance(part, IDENTITY):
+        if is_identity(part):
             self._remark("computes nothing at inference and is dropped", name)
             self._same(inputs[0], result)
             return
-        node = node_of(name, part, inputs[0].shape)
-        if isinstance(node, Flatten):
+        read = nodes_of(name, part, inputs[0].shape)
+        if isinstance(read, Flatten):
             self._reshape(name, inputs[0], result)
             return
         if name in self.nodes:
             raise GraphError(
                 f"{name}: called more than once in one pass.",
-                remedy="run all time steps in one call; give each place in the network a module of its own.",
+                remedy="run all time steps in one call and give each place in the network a module of its own; where "
+                f"the network steps through time itself, {_ONE_STEP}.",
                 code="called-twice",
             )
-        self._define(name, node, inputs, result)
+        if isinstance(read, Cell):
+            self._cell(name, read, inputs[0], result)
+        else:
+            self._define(name, read, inputs, result)
+
+    def _cell(self, name: str, cell: Cell, value: _Value, result: torch.Tensor) -> None:
+        *before, membrane = cell.nodes
+        for text in cell.notes:
+            self._remark(text, name)
+        if isinstance(membrane, Neuron) and self.compare not in (None, membrane.compare):
+            self._remark(f"fires at v {self.compare} threshold, as asked for; its library's {membrane.compare}", name)
+            membrane = replace(membrane, compare=self.compare)
+        source = value.node
+        for node in before:  # the filter has the shape of its neurons, and no tensor of its own
+            node.output_shape(name + SYNAPSE, [value.shape])
+            self.nodes[name + SYNAPSE] = node
+            self.edges.append((source, name + SYNAPSE))
+            source = name + SYNAPSE
+        self._define(name, membrane, [replace(value, node=source)], result)
+
+    def _check_states(self, name: str, part: torch.nn.Module, arguments: Any) -> None:
+        """States that a library's layer is called with must be those it starts from by itself."""
+        given = [tensor for tensor in _tensors(arguments) if id(tensor) not in self.values]
+        if starts_elsewhere(part, given):
+            raise GraphError(
+                f"{name}: this {type(part).__name__} is called with a state that is not its initial one.",
+                remedy="start from the initial state (zeros, or None); a graph starts there.",
+                code="initial-state",
+            )
 
     def _operation(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Something that was done to tensors outside a leaf module."""
@@ -180,9 +234,20 @@ class _Tracer(TorchFunctionMode):
         inputs = self._tracked((args, kwargs))
         if not inputs or (name != "__setitem__" and not _holds_tensor(result)):
             return
+        if name in _TAKEN_APART and len(result) == 1:
+            (result,) = result
         if isinstance(result, torch.Tensor):
             if name in _ADD and len(inputs) == 2 and kwargs.get("alpha", 1) == 1:
                 self._define(self._free("add"), Add(), inputs, result)
+                return
+            if name in _RELU:
+                self._define(self._free("relu"), Relu(), inputs, result)
+                return
+            if name in _STEPS and len(inputs) == 1 and _same_items(inputs[0].tensor, result, args[1:]):
+                self._same(inputs[0], result)
+                return
+            if name in _CONCAT and self._joins_channels(args, kwargs, inputs, result):
+                self._define(self._free("concat"), Concat(), inputs, result)
                 return
             if name in _RESHAPE:
                 self._reshape(self._free("flatten"), inputs[0], result)
@@ -193,13 +258,25 @@ class _Tracer(TorchFunctionMode):
             if name in _DROPOUT and torch.equal(result, inputs[0].tensor):
                 self._same(inputs[0], result)
                 return
+        remedy = "use modules for everything but flattening, adding, ReLU and torch.cat along the channels."
+        if name in _MAX_POOL:
+            remedy = f"{MAX_POOL}."
+        elif name in _STEPS:
+            remedy = f"where this is a loop over time, {_ONE_STEP}."
         raise GraphError(
             f"{self.place()}{name} is applied to a tensor of shape {tuple(inputs[0].tensor.shape)} (the output of "
             f"{inputs[0].node}) outside any supported module.",
-            remedy="use modules for everything but flattening and adding; run all time steps in one call instead of a "
-            "loop over time.",
+            remedy=remedy,
             code="operation",
         )
+
+    def _joins_channels(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: list[_Value], result: torch.Tensor
+    ) -> bool:
+        """Whether ``torch.cat`` joins outputs of nodes, and nothing else, along the first axis of a step's shape."""
+        tensors = list(_tensors((args, kwargs)))
+        axis = kwargs.get("dim", kwargs.get("axis", args[1] if len(args) > 1 else 0))
+        return len(tensors) == len(inputs) > 1 and axis % result.dim() == result.dim() - len(inputs[0].shape)
 
     def _reshape(self, name: str, value: _Value, result: torch.Tensor) -> None:
         if self._fits(result, value.shape):
@@ -250,6 +327,13 @@ class _Tracer(TorchFunctionMode):
 
     def _remark(self, text: str, name: str) -> None:
         self.notes.setdefault(text, []).append(name)
+
+
+def _same_items(before: torch.Tensor, after: torch.Tensor, index: Sequence[Any]) -> bool:
+    """Whether one step was taken out of, or put into, an axis of length 1: the same numbers in the same order."""
+    parts = index[0] if len(index) == 1 and isinstance(index[0], tuple) else index
+    plain = all(part is None or part is ... or isinstance(part, int | slice) for part in parts)
+    return plain and [size for size in before.shape if size != 1] == [size for size in after.shape if size != 1]
 
 
 def _tensors(value: Any) -> Iterable[torch.Tensor]:

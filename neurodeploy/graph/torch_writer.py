@@ -21,6 +21,7 @@ from neurodeploy.graph.nodes import (
     Neuron,
     Node,
     Output,
+    Relu,
     Scale,
     SumPool2d,
     Threshold,
@@ -238,6 +239,8 @@ class GraphModule(torch.nn.Module):
                 result = F.avg_pool2d(folded, node.kernel, node.stride, node.padding, divisor_override=1)
             case Flatten():
                 result = folded.flatten(1)
+            case Relu():
+                result = folded.relu()
             case _:
                 raise GraphError(f"{name}: a {node.kind} cannot be run.", remedy="remove it.", code="unsupported-node")
         return result.reshape(*x.shape[:2], *result.shape[1:])

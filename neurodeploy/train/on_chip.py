@@ -269,7 +269,9 @@ def _check(graph: Graph, network: torch.nn.Module, layers: dict[str, torch.nn.Mo
                     code="on-chip-layer",
                 )
     for name, part in network.named_modules():
-        if isinstance(part, torch.nn.LPPool2d):
+        if isinstance(part, torch.nn.LPPool2d | torch.nn.AdaptiveAvgPool2d):
             raise GraphError(
-                f"{name}: LPPool2d rounds.", remedy="use nd.nn.SumPool2d, which adds.", code="on-chip-layer"
+                f"{name}: {type(part).__name__} rounds.",
+                remedy="use nd.nn.SumPool2d, which adds.",
+                code="on-chip-layer",
             )

@@ -17,6 +17,8 @@ from tests.sinabs_oracle import needs_sinabs
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
+import neurodeploy.nn as own  # noqa: E402
+from neurodeploy.graph.simulate import simulate  # noqa: E402
 from neurodeploy.graph.torch_reader import trace  # noqa: E402
 
 
@@ -159,6 +161,58 @@ def test_time_wrappers_and_branches():
     assert graph.predecessors("add") == ("merge", "spike_left")
 
 
+def test_an_ann_with_branches_that_are_joined():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left, self.right = nn.Conv2d(2, 3, 1), nn.Conv2d(2, 5, 3, padding=1)
+            self.relu, self.pool, self.last = nn.ReLU(), nn.AdaptiveAvgPool2d((1, 2)), nn.Linear(19, 4)
+
+        def forward(self, x):
+            a = self.relu(self.left(x))
+            x = self.pool(torch.cat([a, nn.functional.relu(self.right(x))], dim=-3)).flatten(1)
+            return self.last(torch.cat((x, a.sum((2, 3)) if self.sums else x[:, :], x), 1))
+
+    net = Net()
+    net.sums = True
+    assert "sum" in refusal(net, torch.zeros(2, 2, 4, 4), "operation")
+    net.sums, net.last = False, nn.Linear(48, 4)
+    graph = trace(net, torch.zeros(2, 2, 4, 4))
+    joins = {name: graph.predecessors(name) for name, node in graph.nodes.items() if node.kind in ("Concat", "Relu")}
+    assert joins == {
+        "relu": ("left",),
+        "relu_1": ("right",),
+        "concat": ("relu", "relu_1"),
+        "concat_1": ("flatten", "flatten", "flatten"),
+    }
+    assert graph.nodes["pool"] == AvgPool2d((4, 2), (4, 2))
+    x = torch.rand(3, 2, 4, 4)
+    with torch.no_grad():
+        expected = net(x)
+        assert torch.allclose(torch.from_numpy(simulate(graph, x[:, None].numpy()))[:, 0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("library", ["neurodeploy", "sinabs"])
+def test_neurons_with_a_current_and_neurons_without_spikes(library):
+    if library == "sinabs":
+        sl = pytest.importorskip("sinabs.layers")
+        current, leak = sl.LIF(tau_mem=7.0, tau_syn=3.0, norm_input=False), sl.ExpLeak(tau_mem=5.0)
+        more = [sl.IAF(tau_syn=4.0)]
+    else:
+        current, leak = own.CubaLIF(7.0, 3.0, norm_input=False), own.LI(5.0)
+        more = [own.SynapseFilter(4.0), own.LIF(6.0, reset="zero", spikes="single")]
+    net = nn.Sequential(nn.Linear(8, 6), current, *more, leak)
+    graph = trace(net, torch.zeros(2, 10, 8))
+    names = ["input", "0", "1.synapse", "1", *(["2.synapse", "2", "3"] if library == "sinabs" else ["2", "3", "4"])]
+    assert list(graph.nodes) == [*names, "output"]
+    x = torch.randint(0, 5, (3, 10, 8)).float()
+    with torch.no_grad():
+        expected = net(x).numpy()
+    assert expected.any()
+    # The potentials of the last layer, which sums in another order than sinabs; all spikes before it are equal.
+    np.testing.assert_allclose(simulate(graph, x.numpy()), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_a_module_named_like_the_input():
     class Net(nn.Module):
         def __init__(self):
@@ -174,12 +228,11 @@ def test_a_module_named_like_the_input():
 @pytest.mark.parametrize(
     ("module", "words"),
     [
-        (nn.ReLU(), ("ReLU", "nd.nn.IAF()")),
+        (nn.GELU(), ("GELU", "nd.convert")),
         (nn.MaxPool2d(2), ("MaxPool2d", "AvgPool2d and fine-tune")),
         (nn.Softmax(1), ("Softmax", "most spikes")),
         (nn.LSTM(8, 8), ("LSTM", "recurrent")),
         (nn.ConvTranspose2d(2, 2, 2), ("ConvTranspose2d", "Conv2d")),
-        (nn.AdaptiveAvgPool2d(2), ("AdaptiveAvgPool2d", "AvgPool2d")),
         (nn.PixelShuffle(1), ("PixelShuffle", "the supported modules are")),
     ],
 )
@@ -194,7 +247,7 @@ def test_unsupported_sinabs_layers_are_refused_by_name():
     import sinabs.layers as sl
 
     recurrent = sl.IAFRecurrent(rec_connect=nn.Linear(8, 8))
-    for module in (sl.ExpLeak(10.0), sl.ALIF(10.0, 10.0), recurrent, sl.NeuromorphicReLU()):
+    for module in (sl.ALIF(10.0, 10.0), recurrent, sl.NeuromorphicReLU()):
         message = refusal(nn.Sequential(nn.Linear(8, 8), module), torch.zeros(2, 3, 8), "unsupported-module")
         assert type(module).__name__ in message
 
@@ -205,7 +258,6 @@ def test_options_of_sinabs_layers_without_equivalent_are_refused():
     from sinabs.activation import MembraneReset, MembraneSubtract
 
     for options, word in (
-        ({"tau_syn": 3.0}, "tau_syn"),
         ({"reset_fn": MembraneReset(0.5)}, "reset_value"),
         ({"reset_fn": MembraneSubtract(0.5)}, "reset_fn"),
         ({"reset_fn": lambda spikes, state, threshold: state}, "reset_fn"),
@@ -221,6 +273,7 @@ def test_options_of_sinabs_layers_without_equivalent_are_refused():
         (nn.AvgPool2d(2, divisor_override=3), "module-option", "divisor_override"),
         (nn.AvgPool2d(3, ceil_mode=True), "shape", "ceil_mode"),
         (nn.LPPool2d(2, 2), "module-option", "norm_type"),
+        (nn.AdaptiveAvgPool2d(3), "module-option", "output_size"),
         (nn.BatchNorm2d(2, track_running_stats=False), "module-option", "track_running_stats"),
         (nn.Linear(8, 4), "shape", "Flatten"),
         (nn.Flatten(2), "reshape", "flat"),
@@ -236,7 +289,12 @@ def test_options_without_equivalent_are_refused(module, code, word):
 @pytest.mark.parametrize(
     ("forward", "code", "word"),
     [
-        (lambda net, x: torch.relu(net.a(x)), "operation", "relu"),
+        (lambda net, x: torch.tanh(net.a(x)), "operation", "tanh"),
+        (lambda net, x: torch.cat([net.a(x), net.b(x)], 1), "operation", "cat"),
+        (lambda net, x: torch.cat([net.a(x), torch.ones(2, 3, 8)], 2), "operation", "cat"),
+        (lambda net, x: nn.functional.max_pool2d(net.a(x), 2), "operation", "fine-tune"),
+        (lambda net, x: net.a(x)[:, [2, 1, 0]], "operation", "__getitem__"),
+        (lambda net, x: net.a(x)[:, :1], "operation", "__getitem__"),
         (lambda net, x: net.a(x) * 2, "operation", "mul"),
         (lambda net, x: net.a(x) + 1, "operation", "add"),
         (lambda net, x: torch.stack([net.a(x[:, t]) for t in range(3)], 1), "operation", "loop over time"),
