@@ -32,7 +32,7 @@ $(VENV)/.demo: $(VENV)/.python $(SOURCES)
 
 $(VENV)/.dev: $(VENV)/.python $(SOURCES)
 	$(BIN)/python -m pip install --quiet -e '.[dev]' -c constraints.txt
-	$(BIN)/python -m pip install --quiet --no-deps sinabs -c constraints.txt
+	$(BIN)/python -m pip install --quiet --no-deps sinabs snntorch spikingjelly norse -c constraints.txt
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo

@@ -94,7 +94,9 @@ def test_imports_point_one_way(path: Path) -> None:
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_torch_is_imported_only_by_the_training_side(path: Path) -> None:
     imported = list(module_level_imports(path))
-    optional = {"sinabs", "matplotlib", "samna"} - ({"sinabs"} if path.name.startswith("sinabs_") else set())
+    libraries = {"sinabs", "snntorch", "spikingjelly", "norse"}
+    own = {library for library in libraries if path.name.startswith(f"{library}_")}
+    optional = {*libraries, "matplotlib", "samna"} - own
     assert not optional & {name.split(".")[0] for name in imported}
     bridge = path.parent.name in ("graph", "conversion") and path.name.startswith("torch_")
     if part(path) not in TORCH_AT_IMPORT and not bridge:
