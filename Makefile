@@ -59,7 +59,7 @@ sanitize: $(VENV)/.dev
 	$(BIN)/python tests/sanitized.py
 
 bench: $(VENV)/.dev
-	$(BIN)/python benchmarks/exodus_cpu.py
+	$(BIN)/python benchmarks/training_cpu.py
 	$(BIN)/python benchmarks/emulator.py
 	$(BIN)/python benchmarks/onnx_runtime.py
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from exodus_cpu import machine
 from local_counts import compared, count
+from machine import machine
 
 from neurodeploy import files, nn
 from neurodeploy.kernels.local import LocalTraining, SavedBytes

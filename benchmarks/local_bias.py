@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from exodus_cpu import machine
+from machine import machine
 
 from neurodeploy import files, nn
 from neurodeploy.kernels.local import LocalTraining

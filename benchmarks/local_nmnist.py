@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from exodus_cpu import machine
 from local_counts import compared, count
+from machine import machine
 from numpy.typing import NDArray
 
 from neurodeploy import files, nn
