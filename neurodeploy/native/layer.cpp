@@ -114,8 +114,18 @@ struct Scratch {
     alignas(64) double unused[block_columns];
 };
 
+// How many samples one task walks through time with: those of lateral layers share each row of weights that they read.
+std::int64_t samples_together(const Options& options, bool lateral) {
+    if (!lateral) return 1;
+    const std::int64_t share = (options.batch + options.threads - 1) / options.threads;
+    return std::min(lateral_samples, std::max<std::int64_t>(share, 1));
+}
+
 Tiling tile_rows(const Options& options, std::int64_t widest, bool lateral) {
-    if (lateral) return {options.neurons, 1, options.batch};  // neurons of a sample need each other's spikes
+    if (lateral) {  // neurons of a sample need each other's spikes
+        const std::int64_t together = samples_together(options, lateral);
+        return {options.neurons, 1, (options.batch + together - 1) / together};
+    }
     return tile(options.batch, options.neurons, options.threads, widest);
 }
 
@@ -195,15 +205,54 @@ void step_block(const Options& options, ResetPath path, const Parameters<Real>& 
     }
 }
 
-// The terms of one row of a product with lateral weights: only those of neurons that fired, in their order.
+// Products with lateral weights: only terms of neurons that fired, in the order of the neurons.
 template <class Real>
-class LateralRow {
+class LateralProduct {
 public:
-    explicit LateralRow(std::int64_t neurons)
-        : neurons_(neurons), index_(neurons), value_(neurons), zeros_(neurons, Real(0)) {}
+    explicit LateralProduct(std::int64_t neurons)
+        : neurons_(neurons), index_(neurons), value_(neurons * lateral_samples), zeros_(neurons, Real(0)) {}
 
-    // out = bias + sum over j of values[j] * matrix[j, :]
-    void multiply(const Real* values, const Real* matrix, const Real* bias, Real* out) {
+    // For each sample, a row of `values` and of `out`: out = bias + sum over j of values[j] * matrix[j, :]. Samples with
+    // spikes in common are summed together, which gives the same numbers: what is 0 in one of them adds nothing.
+    void multiply(std::int64_t samples, const Real* values, std::int64_t stride, const Real* matrix, const Real* bias,
+                  Real* out, std::int64_t out_stride) {
+        const Real* start = bias ? bias : zeros_.data();
+        if (!together(samples, values, stride)) {
+            for (std::int64_t s = 0; s < samples; ++s) {
+                multiply_one(values + s * stride, matrix, start, out + s * out_stride);
+            }
+            return;
+        }
+        Blocks<Real>::add_rows_together(neurons_, samples, count_, index_.data(), value_.data(), matrix, neurons_, start,
+                                        out, out_stride);
+    }
+
+private:
+    // Collect the neurons that fired in any of the samples; false where adding zeros for the others would cost more
+    // than reading rows again.
+    bool together(std::int64_t samples, const Real* values, std::int64_t stride) {
+        std::int64_t terms = 0;
+        for (std::int64_t s = 0; s < samples; ++s) {
+            for (std::int64_t j = 0; j < neurons_; ++j) terms += values[s * stride + j] != Real(0);
+        }
+        if (samples == 1 || 4 * terms < neurons_) return false;
+        count_ = 0;
+        for (std::int64_t j = 0; j < neurons_; ++j) {
+            Real* row = value_.data() + count_ * lateral_samples;
+            bool fired = false;
+            for (std::int64_t s = 0; s < samples; ++s) {
+                row[s] = values[s * stride + j];
+                fired |= row[s] != Real(0);
+            }
+            if (fired) {
+                std::fill(row + samples, row + lateral_samples, Real(0));
+                index_[count_++] = j;
+            }
+        }
+        return terms > 2 * count_;
+    }
+
+    void multiply_one(const Real* values, const Real* matrix, const Real* start, Real* out) {
         std::int64_t count = 0;
         for (std::int64_t j = 0; j < neurons_; ++j) {
             if (values[j] != Real(0)) {
@@ -211,12 +260,10 @@ public:
                 value_[count++] = values[j];
             }
         }
-        Blocks<Real>::add_rows(neurons_, count, index_.data(), value_.data(), matrix, neurons_,
-                               bias ? bias : zeros_.data(), out);
+        Blocks<Real>::add_rows(neurons_, count, index_.data(), value_.data(), matrix, neurons_, start, out);
     }
 
-private:
-    std::int64_t neurons_;
+    std::int64_t neurons_, count_ = 0;
     std::vector<std::int64_t> index_;
     std::vector<Real> value_, zeros_;
 };
@@ -234,6 +281,7 @@ void forward(const Options& options, ResetPath path, const ForwardArrays<Real>& 
     const Parameters<Real> parameters(arrays.parameters);
     const std::int64_t state_rows = parameters.state_rows();
     const std::int64_t sample_stride = options.batch * options.neurons;  // from one row of the state to the next
+    const std::int64_t together = samples_together(options, parameters.lateral());
     const Tiling tiling = tile_rows(options, 16384 / static_cast<std::int64_t>(sizeof(Real)), parameters.lateral());
     const std::int64_t elements = options.batch * options.steps * options.neurons;
     const std::int64_t arrays_moved = 2 + (arrays.v != nullptr) + (arrays.drive != nullptr) + (arrays.adaptation != nullptr);
@@ -243,48 +291,58 @@ void forward(const Options& options, ResetPath path, const ForwardArrays<Real>& 
 #pragma omp parallel num_threads(options.threads)
     {
         Scratch<Real> scratch;
-        LateralRow<Real> lateral(parameters.lateral() ? options.neurons : 0);
+        LateralProduct<Real> lateral(parameters.lateral() ? options.neurons : 0);
 #pragma omp for schedule(static)
         for (std::int64_t task = 0; task < tiling.tasks; ++task) {
-            const std::int64_t b = task / tiling.per_sample;
+            const std::int64_t first_sample = task / tiling.per_sample * together;
+            const std::int64_t samples = std::min(together, options.batch - first_sample);
             const std::int64_t first = (task % tiling.per_sample) * tiling.columns;
             const std::int64_t width = std::min(tiling.columns, options.neurons - first);
-            const std::int64_t base = b * options.neurons + first;
+            const auto base = [&](std::int64_t s) { return (first_sample + s) * options.neurons + first; };
             for (std::int64_t r = 0; r < state_rows; ++r) {
-                std::memcpy(arrays.final_state + base + r * sample_stride, arrays.state + base + r * sample_stride,
-                            width * sizeof(Real));
-            }
-            const StateRows<Real> state(parameters, arrays.final_state + base, sample_stride);
-            for (std::int64_t t = 0; t < options.steps; ++t) {
-                if (arrays.checkpoints && t % options.checkpoint_every == 0) {
-                    const std::int64_t row = (b * options.checkpoints() + t / options.checkpoint_every) * state_rows;
-                    for (std::int64_t r = 0; r < state_rows; ++r) {
-                        std::memcpy(arrays.checkpoints + (row + r) * options.neurons + first,
-                                    arrays.final_state + base + r * sample_stride, width * sizeof(Real));
-                    }
+                for (std::int64_t s = 0; s < samples; ++s) {
+                    std::memcpy(arrays.final_state + base(s) + r * sample_stride,
+                                arrays.state + base(s) + r * sample_stride, width * sizeof(Real));
                 }
-                const std::int64_t row = b * options.batch_stride() + t * options.step_stride() + first;
-                for (std::int64_t offset = 0; offset < width; offset += block_columns) {
-                    const std::int64_t n = std::min(block_columns, width - offset);
-                    const std::int64_t at = row + offset;
-                    if (t + 1 < options.steps) prefetch_row(arrays.x + at + options.step_stride(), n);
-                    const auto target = [&](Real* array, Real* block) {
-                        return array && !streaming ? array + at : block;
-                    };
-                    const StepOutputs<Real> out{target(arrays.v, scratch.v), target(arrays.spikes, scratch.spikes),
-                                                target(arrays.drive, scratch.drive),
-                                                target(arrays.adaptation, scratch.adaptation)};
-                    step_block(options, path, parameters, first + offset, n, arrays.x + at, state.at(offset), out,
-                               scratch);
-                    if (streaming) {
-                        stream_row(arrays.spikes + at, out.spikes, n);
-                        if (arrays.v) stream_row(arrays.v + at, out.v, n);
-                        if (arrays.drive) stream_row(arrays.drive + at, out.drive, n);
-                        if (arrays.adaptation) stream_row(arrays.adaptation + at, out.adaptation, n);
+            }
+            for (std::int64_t t = 0; t < options.steps; ++t) {
+                const std::int64_t row0 = first_sample * options.batch_stride() + t * options.step_stride() + first;
+                for (std::int64_t s = 0; s < samples; ++s) {
+                    const std::int64_t b = first_sample + s;
+                    const StateRows<Real> state(parameters, arrays.final_state + base(s), sample_stride);
+                    if (arrays.checkpoints && t % options.checkpoint_every == 0) {
+                        const std::int64_t row =
+                            (b * options.checkpoints() + t / options.checkpoint_every) * state_rows;
+                        for (std::int64_t r = 0; r < state_rows; ++r) {
+                            std::memcpy(arrays.checkpoints + (row + r) * options.neurons + first,
+                                        arrays.final_state + base(s) + r * sample_stride, width * sizeof(Real));
+                        }
+                    }
+                    const std::int64_t row = row0 + s * options.batch_stride();
+                    for (std::int64_t offset = 0; offset < width; offset += block_columns) {
+                        const std::int64_t n = std::min(block_columns, width - offset);
+                        const std::int64_t at = row + offset;
+                        if (t + 1 < options.steps) prefetch_row(arrays.x + at + options.step_stride(), n);
+                        const auto target = [&](Real* array, Real* block) {
+                            return array && !streaming ? array + at : block;
+                        };
+                        const StepOutputs<Real> out{
+                            target(arrays.v, scratch.v), target(arrays.spikes, scratch.spikes),
+                            target(arrays.drive, scratch.drive), target(arrays.adaptation, scratch.adaptation)};
+                        step_block(options, path, parameters, first + offset, n, arrays.x + at, state.at(offset), out,
+                                   scratch);
+                        if (streaming) {
+                            stream_row(arrays.spikes + at, out.spikes, n);
+                            if (arrays.v) stream_row(arrays.v + at, out.v, n);
+                            if (arrays.drive) stream_row(arrays.drive + at, out.drive, n);
+                            if (arrays.adaptation) stream_row(arrays.adaptation + at, out.adaptation, n);
+                        }
                     }
                 }
                 if (parameters.lateral()) {
-                    lateral.multiply(arrays.spikes + row, parameters.by_source, parameters.bias, state.lateral);
+                    const StateRows<Real> state(parameters, arrays.final_state + base(0), sample_stride);
+                    lateral.multiply(samples, arrays.spikes + row0, options.batch_stride(), parameters.by_source,
+                                     parameters.bias, state.lateral, options.neurons);
                 }
             }
         }
@@ -330,6 +388,7 @@ void backward(const Options& options, ResetPath path, const BackwardArrays<Real>
     const bool recompute = arrays.checkpoints != nullptr;
     const bool wants_parameters = arrays.grad_parameters[decay] != nullptr;
     const std::int64_t segment = recompute ? options.checkpoint_every : std::max<std::int64_t>(options.steps, 1);
+    const std::int64_t together = samples_together(options, parameters.lateral());
     // Recomputed potentials of one segment have to stay in the second-level cache.
     const Tiling tiling =
         tile_rows(options, (recompute ? 4096 : 16384) / static_cast<std::int64_t>(sizeof(Real)), parameters.lateral());
@@ -346,167 +405,186 @@ void backward(const Options& options, ResetPath path, const BackwardArrays<Real>
 #pragma omp parallel num_threads(options.threads)
     {
         Scratch<Real> scratch;
-        LateralRow<Real> lateral(parameters.lateral() ? options.neurons : 0);
+        LateralProduct<Real> lateral(parameters.lateral() ? options.neurons : 0);
         const std::int64_t row_size = tiling.columns;
-        std::vector<Real> current(row_size), back(parameters.lateral() ? row_size : 0),
-            spike_row(recompute && parameters.lateral() ? row_size : 0), running(recompute ? state_rows * row_size : 0),
-            recomputed(recomputed_arrays * segment * row_size);
+        const std::int64_t rows_size = together * row_size;  // of all samples of a task
+        std::vector<Real> current(rows_size), back(parameters.lateral() ? rows_size : 0),
+            spike_rows(recompute && parameters.lateral() ? rows_size : 0),
+            running(recompute ? state_rows * rows_size : 0), recomputed(recomputed_arrays * segment * rows_size);
 #pragma omp for schedule(static)
         for (std::int64_t task = 0; task < tiling.tasks; ++task) {
-            const std::int64_t b = task / tiling.per_sample;
+            const std::int64_t first_sample = task / tiling.per_sample * together;
+            const std::int64_t samples = std::min(together, options.batch - first_sample);
             const std::int64_t first = (task % tiling.per_sample) * tiling.columns;
             const std::int64_t width = std::min(tiling.columns, options.neurons - first);
-            const std::int64_t base = b * options.neurons + first;
-            for (std::int64_t r = 0; r < state_rows; ++r) {
-                std::memcpy(arrays.grad_initial + base + r * sample_stride,
-                            arrays.grad_state + base + r * sample_stride, width * sizeof(Real));
-            }
+            const auto base = [&](std::int64_t s) { return (first_sample + s) * options.neurons + first; };
             // Adjoints of the state after step t; they end as the gradient of the initial state.
-            const StateRows<Real> adjoint(parameters, arrays.grad_initial + base, sample_stride);
+            for (std::int64_t r = 0; r < state_rows; ++r) {
+                for (std::int64_t s = 0; s < samples; ++s) {
+                    std::memcpy(arrays.grad_initial + base(s) + r * sample_stride,
+                                arrays.grad_state + base(s) + r * sample_stride, width * sizeof(Real));
+                }
+            }
             std::fill(current.begin(), current.end(), Real(0));
 
             for (std::int64_t end = options.steps; end > 0;) {
                 const std::int64_t start = (end - 1) / segment * segment;
-                const std::int64_t row0 = b * options.batch_stride() + first;
+                const std::int64_t row0 = first_sample * options.batch_stride() + first;
+                // Rows of the arrays computed again: [step of the segment, sample].
                 Real* const recomputed_v = recomputed.data();
-                Real* const recomputed_drive = recomputed_v + segment * row_size;
-                Real* const recomputed_adaptation = recomputed_drive + (filtered ? segment * row_size : 0);
+                Real* const recomputed_drive = recomputed_v + segment * rows_size;
+                Real* const recomputed_adaptation = recomputed_drive + (filtered ? segment * rows_size : 0);
                 if (recompute) {
-                    const std::int64_t checkpoint = (b * options.checkpoints() + start / segment) * state_rows;
-                    for (std::int64_t r = 0; r < state_rows; ++r) {
-                        std::memcpy(running.data() + r * row_size,
-                                    arrays.checkpoints + (checkpoint + r) * options.neurons + first,
-                                    width * sizeof(Real));
+                    for (std::int64_t s = 0; s < samples; ++s) {
+                        const std::int64_t checkpoint =
+                            ((first_sample + s) * options.checkpoints() + start / segment) * state_rows;
+                        for (std::int64_t r = 0; r < state_rows; ++r) {
+                            std::memcpy(running.data() + r * rows_size + s * row_size,
+                                        arrays.checkpoints + (checkpoint + r) * options.neurons + first,
+                                        width * sizeof(Real));
+                        }
                     }
-                    const StateRows<Real> state(parameters, running.data(), row_size);
                     for (std::int64_t t = start; t < end; ++t) {
-                        const Real* x = arrays.x + row0 + t * options.step_stride();
-                        for (std::int64_t offset = 0; offset < width; offset += block_columns) {
-                            const std::int64_t n = std::min(block_columns, width - offset);
-                            const std::int64_t at = (t - start) * row_size + offset;
-                            if (t + 1 < end) prefetch_row(x + offset + options.step_stride(), n);
-                            const StepOutputs<Real> out{
-                                recomputed_v + at, parameters.lateral() ? spike_row.data() + offset : scratch.spikes,
-                                filtered ? recomputed_drive + at : scratch.drive,
-                                parameters.adaptation ? recomputed_adaptation + at : scratch.adaptation};
-                            step_block(options, path, parameters, first + offset, n, x + offset, state.at(offset), out,
-                                       scratch);
+                        for (std::int64_t s = 0; s < samples; ++s) {
+                            const StateRows<Real> state(parameters, running.data() + s * row_size, rows_size);
+                            const Real* x = arrays.x + row0 + s * options.batch_stride() + t * options.step_stride();
+                            for (std::int64_t offset = 0; offset < width; offset += block_columns) {
+                                const std::int64_t n = std::min(block_columns, width - offset);
+                                const std::int64_t at = (t - start) * rows_size + s * row_size + offset;
+                                if (t + 1 < end) prefetch_row(x + offset + options.step_stride(), n);
+                                const StepOutputs<Real> out{
+                                    recomputed_v + at,
+                                    parameters.lateral() ? spike_rows.data() + s * row_size + offset : scratch.spikes,
+                                    filtered ? recomputed_drive + at : scratch.drive,
+                                    parameters.adaptation ? recomputed_adaptation + at : scratch.adaptation};
+                                step_block(options, path, parameters, first + offset, n, x + offset, state.at(offset),
+                                           out, scratch);
+                            }
                         }
                         if (parameters.lateral()) {
-                            lateral.multiply(spike_row.data(), parameters.by_source, parameters.bias, state.lateral);
+                            const StateRows<Real> state(parameters, running.data(), rows_size);
+                            lateral.multiply(samples, spike_rows.data(), row_size, parameters.by_source,
+                                             parameters.bias, state.lateral, row_size);
                         }
                     }
                 }
                 for (std::int64_t t = end - 1; t >= start; --t) {
-                    const std::int64_t row = row0 + t * options.step_stride();
                     if (parameters.lateral()) {
-                        lateral.multiply(adjoint.lateral, parameters.by_target, nullptr, back.data());
+                        const StateRows<Real> adjoint(parameters, arrays.grad_initial + base(0), sample_stride);
+                        lateral.multiply(samples, adjoint.lateral, options.neurons, parameters.by_target, nullptr,
+                                         back.data(), row_size);
                     }
-                    for (std::int64_t offset = 0; offset < width; offset += block_columns) {
-                        const std::int64_t n = std::min(block_columns, width - offset);
-                        const std::int64_t column = first + offset;
-                        const std::int64_t again = (t - start) * row_size + offset;
-                        const auto source = [&](const Real* array, const Real* segment_array) {
-                            return recompute ? segment_array + again : array + row + offset;
-                        };
-                        const Real* v = source(arrays.v, recomputed_v);
-                        const StateRows<Real> p = adjoint.at(offset);
-                        // Processors prefetch badly backwards; asking for one row before each loop overlaps both.
-                        const std::int64_t next = row + offset - options.step_stride();
-                        if (!recompute && t > 0) prefetch_row(arrays.v + next, n);
-                        const Real* threshold = parameters.threshold.at(column);
-                        const Real* rate_row = rate.at(column);
-                        const Real* peak_row = peak.at(column);
-                        const Real* b_before = nullptr;
-                        if (parameters.adaptation) {
-                            b_before = source(arrays.adaptation, recomputed_adaptation);
-                            AdaptationBlocks<Real>::raise(n, threshold, parameters.unit.at(column),
-                                                          parameters.adapt_scale.at(column), b_before,
-                                                          scratch.threshold, scratch.unit);
-                            threshold = scratch.threshold;
-                            if (!options.soft) {  // soft spikes keep the unit: it has no gradient
-                                Blocks<Real>::surrogate_columns[options.surrogate](n, scratch.unit, surrogate_width,
-                                                                                   scale, scratch.rate, scratch.peak);
-                                rate_row = scratch.rate;
-                                peak_row = scratch.peak;
+                    for (std::int64_t s = 0; s < samples; ++s) {
+                        const std::int64_t row = row0 + s * options.batch_stride() + t * options.step_stride();
+                        const StateRows<Real> adjoint(parameters, arrays.grad_initial + base(s), sample_stride);
+                        for (std::int64_t offset = 0; offset < width; offset += block_columns) {
+                            const std::int64_t n = std::min(block_columns, width - offset);
+                            const std::int64_t column = first + offset;
+                            const std::int64_t again = (t - start) * rows_size + s * row_size + offset;
+                            const auto source = [&](const Real* array, const Real* segment_array) {
+                                return recompute ? segment_array + again : array + row + offset;
+                            };
+                            const Real* v = source(arrays.v, recomputed_v);
+                            const StateRows<Real> p = adjoint.at(offset);
+                            // Processors prefetch badly backwards; asking for one row before each loop overlaps both.
+                            const std::int64_t next = row + offset - options.step_stride();
+                            if (!recompute && t > 0) prefetch_row(arrays.v + next, n);
+                            const Real* threshold = parameters.threshold.at(column);
+                            const Real* rate_row = rate.at(column);
+                            const Real* peak_row = peak.at(column);
+                            const Real* b_before = nullptr;
+                            if (parameters.adaptation) {
+                                b_before = source(arrays.adaptation, recomputed_adaptation);
+                                AdaptationBlocks<Real>::raise(n, threshold, parameters.unit.at(column),
+                                                              parameters.adapt_scale.at(column), b_before,
+                                                              scratch.threshold, scratch.unit);
+                                threshold = scratch.threshold;
+                                if (!options.soft) {  // soft spikes keep the unit: it has no gradient
+                                    Blocks<Real>::surrogate_columns[options.surrogate](n, scratch.unit, surrogate_width,
+                                                                                       scale, scratch.rate, scratch.peak);
+                                    rate_row = scratch.rate;
+                                    peak_row = scratch.peak;
+                                }
                             }
-                        }
-                        Blocks<Real>::linearise[options.surrogate][options.max_spikes == 1](
-                            n, v, threshold, rate_row, peak_row, inverse_width, scale, limit, scratch.spikes,
-                            scratch.surrogate);
-                        if (soft_reset) {
-                            const Real* unit_row = parameters.unit.at(column);
-                            for (std::int64_t i = 0; i < n; ++i) {
-                                scratch.spikes[i] = static_cast<Real>(surrogate_primitive(
-                                    kind, v[i] - threshold[i], unit_row[i], options.width, options.scale));
+                            Blocks<Real>::linearise[options.surrogate][options.max_spikes == 1](
+                                n, v, threshold, rate_row, peak_row, inverse_width, scale, limit, scratch.spikes,
+                                scratch.surrogate);
+                            if (soft_reset) {
+                                const Real* unit_row = parameters.unit.at(column);
+                                for (std::int64_t i = 0; i < n; ++i) {
+                                    scratch.spikes[i] = static_cast<Real>(surrogate_primitive(
+                                        kind, v[i] - threshold[i], unit_row[i], options.width, options.scale));
+                                }
                             }
-                        }
-                        if (t > 0) prefetch_row(arrays.grad_spikes + next, n);
-                        const Real* grad_spikes = arrays.grad_spikes + row + offset;
-                        if (parameters.lateral()) {
-                            for (std::int64_t i = 0; i < n; ++i) {
-                                scratch.grad_spikes[i] = grad_spikes[i] + back[offset + i];
+                            if (t > 0) prefetch_row(arrays.grad_spikes + next, n);
+                            const Real* grad_spikes = arrays.grad_spikes + row + offset;
+                            if (parameters.lateral()) {
+                                for (std::int64_t i = 0; i < n; ++i) {
+                                    scratch.grad_spikes[i] = grad_spikes[i] + back[s * row_size + offset + i];
+                                }
+                                grad_spikes = scratch.grad_spikes;
                             }
-                            grad_spikes = scratch.grad_spikes;
-                        }
-                        if (parameters.adaptation && kept) {
-                            const Real* adapt = parameters.adapt_decay.at(column);
-                            for (std::int64_t i = 0; i < n; ++i) {
-                                scratch.grad_spikes[i] = grad_spikes[i] + (Real(1) - adapt[i]) * p.adaptation[i];
+                            if (parameters.adaptation && kept) {
+                                const Real* adapt = parameters.adapt_decay.at(column);
+                                for (std::int64_t i = 0; i < n; ++i) {
+                                    scratch.grad_spikes[i] = grad_spikes[i] + (Real(1) - adapt[i]) * p.adaptation[i];
+                                }
+                                grad_spikes = scratch.grad_spikes;
                             }
-                            grad_spikes = scratch.grad_spikes;
-                        }
-                        const auto sum = [&](ParameterIndex i) {
-                            return sums[i].empty() ? scratch.unused : sums[i].data() + base + offset;
-                        };
-                        if (parameters.adaptation) {
-                            Blocks<Real>::threshold_adjoint[kept][options.reset](
-                                n, v, scratch.spikes, scratch.surrogate, grad_spikes, threshold, p.v, v_min_after, most,
-                                options.threshold_level, scratch.grad_threshold);
-                        }
-                        const Real* input = zeros.data();  // what the gain multiplies
-                        const Real* drive = input;
-                        if (wants_parameters) {
-                            if (filtered) drive = source(arrays.drive, recomputed_drive);
+                            const auto sum = [&](ParameterIndex i) {
+                                return sums[i].empty() ? scratch.unused : sums[i].data() + base(s) + offset;
+                            };
+                            if (parameters.adaptation) {
+                                Blocks<Real>::threshold_adjoint[kept][options.reset](
+                                    n, v, scratch.spikes, scratch.surrogate, grad_spikes, threshold, p.v, v_min_after, most,
+                                    options.threshold_level, scratch.grad_threshold);
+                            }
+                            const Real* input = zeros.data();  // what the gain multiplies
+                            const Real* drive = input;
+                            if (wants_parameters) {
+                                if (filtered) drive = source(arrays.drive, recomputed_drive);
+                                if (parameters.synapse) {
+                                    const Real* filter = parameters.syn_decay.at(column);
+                                    for (std::int64_t i = 0; i < n; ++i) scratch.input[i] = filter[i] * drive[i];
+                                    input = scratch.input;
+                                } else if (parameters.lateral()) {
+                                    input = drive;
+                                } else if (arrays.x) {
+                                    input = arrays.x + row + offset;
+                                }
+                            }
+                            Real* grad_x = streaming ? scratch.grad_x : arrays.grad_x + row + offset;
+                            Blocks<Real>::adjoint[kept][options.reset][wants_parameters](
+                                n, v, scratch.spikes, scratch.surrogate, grad_spikes,
+                                arrays.grad_v ? arrays.grad_v + row + offset : zeros.data(), input,
+                                parameters.decay.at(column), threshold, parameters.gain.at(column), p.v,
+                                current.data() + s * row_size + offset, parameters.synapse ? scratch.grad_input : grad_x, sum(decay),
+                                parameters.adaptation ? scratch.unused : sum(ParameterIndex::threshold), sum(gain),
+                                v_min_before, v_min_after, most);
                             if (parameters.synapse) {
-                                const Real* filter = parameters.syn_decay.at(column);
-                                for (std::int64_t i = 0; i < n; ++i) scratch.input[i] = filter[i] * drive[i];
-                                input = scratch.input;
-                            } else if (parameters.lateral()) {
-                                input = drive;
-                            } else if (arrays.x) {
-                                input = arrays.x + row + offset;
+                                SynapseBlocks<Real>::adjoint[wants_parameters](n, scratch.grad_input,
+                                                                               parameters.syn_decay.at(column), drive,
+                                                                               p.current, grad_x, sum(syn_decay));
                             }
+                            if (parameters.adaptation) {
+                                AdaptationBlocks<Real>::adjoint[wants_parameters](
+                                    n, scratch.grad_threshold, scratch.spikes, b_before, parameters.adapt_decay.at(column),
+                                    parameters.adapt_scale.at(column), p.adaptation, sum(ParameterIndex::threshold),
+                                    sum(adapt_decay), sum(adapt_scale));
+                            }
+                            if (parameters.lateral()) std::memcpy(p.lateral, grad_x, n * sizeof(Real));
+                            if (streaming) stream_row(arrays.grad_x + row + offset, grad_x, n);
                         }
-                        Real* grad_x = streaming ? scratch.grad_x : arrays.grad_x + row + offset;
-                        Blocks<Real>::adjoint[kept][options.reset][wants_parameters](
-                            n, v, scratch.spikes, scratch.surrogate, grad_spikes,
-                            arrays.grad_v ? arrays.grad_v + row + offset : zeros.data(), input,
-                            parameters.decay.at(column), threshold, parameters.gain.at(column), p.v,
-                            current.data() + offset, parameters.synapse ? scratch.grad_input : grad_x, sum(decay),
-                            parameters.adaptation ? scratch.unused : sum(ParameterIndex::threshold), sum(gain),
-                            v_min_before, v_min_after, most);
-                        if (parameters.synapse) {
-                            SynapseBlocks<Real>::adjoint[wants_parameters](n, scratch.grad_input,
-                                                                           parameters.syn_decay.at(column), drive,
-                                                                           p.current, grad_x, sum(syn_decay));
-                        }
-                        if (parameters.adaptation) {
-                            AdaptationBlocks<Real>::adjoint[wants_parameters](
-                                n, scratch.grad_threshold, scratch.spikes, b_before, parameters.adapt_decay.at(column),
-                                parameters.adapt_scale.at(column), p.adaptation, sum(ParameterIndex::threshold),
-                                sum(adapt_decay), sum(adapt_scale));
-                        }
-                        if (parameters.lateral()) std::memcpy(p.lateral, grad_x, n * sizeof(Real));
-                        if (streaming) stream_row(arrays.grad_x + row + offset, grad_x, n);
                     }
                 }
                 end = start;
             }
             if (wants_parameters) {
-                for (std::int64_t i = 0; i < width; ++i) {
-                    sums[decay][base + i] +=
-                        static_cast<double>(current[i]) * static_cast<double>(arrays.state[base + i]);
+                for (std::int64_t s = 0; s < samples; ++s) {
+                    for (std::int64_t i = 0; i < width; ++i) {
+                        sums[decay][base(s) + i] += static_cast<double>(current[s * row_size + i]) *
+                                                    static_cast<double>(arrays.state[base(s) + i]);
+                    }
                 }
             }
         }

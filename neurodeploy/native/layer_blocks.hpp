@@ -73,6 +73,14 @@ template <class Real>
 using AddRowsBlock = void (*)(std::int64_t n, std::int64_t count, const std::int64_t* index, const Real* value,
                               const Real* matrix, std::int64_t stride, const Real* start, Real* out);
 
+// The same for `samples` products at once, which then read every row once: row k of `values` has the terms of all samples
+// (0 adds nothing; it is filled up to lateral_samples), and `out` a row of `out_stride` for each.
+constexpr std::int64_t lateral_samples = 8;
+template <class Real>
+using AddRowsTogetherBlock = void (*)(std::int64_t n, std::int64_t samples, std::int64_t count,
+                                      const std::int64_t* index, const Real* values, const Real* matrix,
+                                      std::int64_t stride, const Real* start, Real* out, std::int64_t out_stride);
+
 // The compiled blocks; enumerators of neuron.hpp and surrogate.hpp are the first index.
 template <class Real>
 struct Blocks {
@@ -82,6 +90,7 @@ struct Blocks {
     static const SurrogateColumnsBlock<Real> surrogate_columns[6];       // [surrogate]
     static const ThresholdAdjointBlock<Real> threshold_adjoint[2][3];  // [reset path kept][reset]
     static const AddRowsBlock<Real> add_rows;
+    static const AddRowsTogetherBlock<Real> add_rows_together;
 };
 
 template <>
@@ -96,6 +105,8 @@ template <>
 const ThresholdAdjointBlock<float> Blocks<float>::threshold_adjoint[2][3];
 template <>
 const AddRowsBlock<float> Blocks<float>::add_rows;
+template <>
+const AddRowsTogetherBlock<float> Blocks<float>::add_rows_together;
 template <>
 const SynapseBlocks<float>::Forward SynapseBlocks<float>::forward;
 template <>
@@ -118,6 +129,8 @@ template <>
 const ThresholdAdjointBlock<double> Blocks<double>::threshold_adjoint[2][3];
 template <>
 const AddRowsBlock<double> Blocks<double>::add_rows;
+template <>
+const AddRowsTogetherBlock<double> Blocks<double>::add_rows_together;
 template <>
 const SynapseBlocks<double>::Forward SynapseBlocks<double>::forward;
 template <>

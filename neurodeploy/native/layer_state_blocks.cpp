@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "layer_blocks.hpp"
+
+#include <cstring>
 #include "multiversion.hpp"
 #include "neuron.hpp"
 #include "surrogate.hpp"
@@ -123,6 +125,43 @@ inline __attribute__((always_inline)) void add_rows_block(std::int64_t n, std::i
     }
 }
 
+// Sums of one tile for all samples stay in registers, and each row of the matrix is read once for all of them.
+template <class Real>
+inline __attribute__((always_inline)) void add_rows_together_block(
+    std::int64_t n, std::int64_t samples, std::int64_t count, const std::int64_t* __restrict index,
+    const Real* __restrict values, const Real* __restrict matrix, std::int64_t stride, const Real* __restrict start,
+    Real* __restrict out, std::int64_t out_stride) {
+    constexpr std::int64_t lanes = 64 / sizeof(Real), tile = 2 * lanes;
+    typedef Real Vector __attribute__((vector_size(64)));
+    std::int64_t first = 0;
+    for (; first + tile <= n; first += tile) {
+        Vector begin[2], low[lateral_samples], high[lateral_samples];
+        std::memcpy(begin, start + first, sizeof begin);
+        for (std::int64_t s = 0; s < lateral_samples; ++s) low[s] = begin[0], high[s] = begin[1];
+        for (std::int64_t k = 0; k < count; ++k) {
+            Vector row[2];
+            std::memcpy(row, matrix + index[k] * stride + first, sizeof row);
+            const Real* value = values + k * lateral_samples;
+            for (std::int64_t s = 0; s < lateral_samples; ++s) {
+                low[s] += value[s] * row[0];
+                high[s] += value[s] * row[1];
+            }
+        }
+        for (std::int64_t s = 0; s < samples; ++s) {
+            std::memcpy(out + s * out_stride + first, &low[s], sizeof low[s]);
+            std::memcpy(out + s * out_stride + first + lanes, &high[s], sizeof high[s]);
+        }
+    }
+    for (std::int64_t s = 0; s < samples; ++s) {
+        Real* sum = out + s * out_stride;
+        for (std::int64_t i = first; i < n; ++i) sum[i] = start[i];
+        for (std::int64_t k = 0; k < count; ++k) {
+            const Real* row = matrix + index[k] * stride;
+            for (std::int64_t i = first; i < n; ++i) sum[i] += values[k * lateral_samples + s] * row[i];
+        }
+    }
+}
+
 #define ND_STATE(REAL, SUFFIX)                                                                                        \
     ND_MULTIVERSION void synapse_forward_##SUFFIX(std::int64_t n, const REAL* x, const REAL* lateral,                  \
                                                   const REAL* decay, REAL* current, REAL* drive) {                     \
@@ -161,6 +200,12 @@ inline __attribute__((always_inline)) void add_rows_block(std::int64_t n, std::i
                                            const REAL* value, const REAL* matrix, std::int64_t stride,                 \
                                            const REAL* start, REAL* out) {                                             \
         add_rows_block<REAL>(n, count, index, value, matrix, stride, start, out);                                      \
+    }                                                                                                                  \
+    ND_MULTIVERSION void add_rows_together_##SUFFIX(std::int64_t n, std::int64_t samples, std::int64_t count,          \
+                                                    const std::int64_t* index, const REAL* values,                     \
+                                                    const REAL* matrix, std::int64_t stride, const REAL* start,        \
+                                                    REAL* out, std::int64_t out_stride) {                              \
+        add_rows_together_block<REAL>(n, samples, count, index, values, matrix, stride, start, out, out_stride);       \
     }
 ND_STATE(float, f32)
 ND_STATE(double, f64)
@@ -214,6 +259,8 @@ ND_THRESHOLD_ALL(double, f64)
     };                                                                                                                 \
     template <>                                                                                                        \
     const AddRowsBlock<REAL> Blocks<REAL>::add_rows = add_rows_##SUFFIX;                                               \
+    template <>                                                                                                        \
+    const AddRowsTogetherBlock<REAL> Blocks<REAL>::add_rows_together = add_rows_together_##SUFFIX;                     \
     template <>                                                                                                        \
     const SynapseBlocks<REAL>::Forward SynapseBlocks<REAL>::forward = synapse_forward_##SUFFIX;                        \
     template <>                                                                                                        \
