@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from exodus_cpu import machine
+from machine import machine
 from numpy.typing import NDArray
 
 import neurodeploy as nd
