@@ -39,8 +39,8 @@ def ann_layers(graph: Graph) -> tuple[Graph, list[Units]]:
     """The ANN with batch normalisation folded and needless Relus removed, and its weight layers in network order.
 
     Raises:
-        ConvertError: a weight layer is not followed by a Relu of its own or by the output, or a Relu follows
-            something else than a weight layer and is needed there.
+        ConvertError: a weight layer is not followed by a Relu of its own or by the output, a Relu follows something
+            else than a weight layer and is needed there, or the output is not the last layer's.
         QuantizeError: a batch normalisation cannot be folded.
     """
     graph = fold_batch_norm(graph)
@@ -79,7 +79,25 @@ def ann_layers(graph: Graph) -> tuple[Graph, list[Units]]:
             )
     if not layers:
         raise ConvertError("the network has no Conv2d or Linear.", remedy="there is nothing to convert.", code="empty")
+    _check_output(graph, layers[-1])
     return graph, layers
+
+
+def _check_output(graph: Graph, last: Units) -> None:
+    """Answers are counted in the spikes of the last layer's neurons."""
+    for name, node in graph.nodes.items():
+        if isinstance(node, Output):
+            (source,) = graph.predecessors(name)
+            while isinstance(graph.nodes[source], Flatten):
+                (source,) = graph.predecessors(source)
+            if source != last.value:
+                raise ConvertError(
+                    f"{name}: the output is that of {source} ({graph.nodes[source].kind}), not of the last weight "
+                    f"layer, {last.layer}.",
+                    remedy="end the network with one linear layer or convolution, its ReLU behind it or none; pool "
+                    "before it.",
+                    code="output",
+                )
 
 
 def activation_scales(
@@ -88,8 +106,8 @@ def activation_scales(
     """What activation one spike per spike of a full-brightness pixel stands for: layer -> float64 ``[channels]``.
 
     The given percentile of the activations on all images (100: the maximum), per channel or layer; 1 for a layer that
-    is never active. The output layer has one for all classes, so that the
-    most spikes stay the largest output; so have layers whose spikes are added up.
+    is never active. The output layer has one for all classes, so that the most spikes stay the largest output. Layers
+    whose spikes are added up share theirs.
 
     Args:
         graph, layers: of ``ann_layers``.
@@ -111,14 +129,18 @@ def activation_scales(
         found = values[units.value]
         channels = np.moveaxis(found.reshape(*found.shape[:2], -1), 1, 0).reshape(found.shape[1], -1)
         whole = max(float(np.percentile(found, percentile)), 0.0) or max(float(found.max()), 0.0) or 1.0
-        if per == "layer" or units.value == units.layer:
+        if per == "layer" or units is layers[-1]:
             scales[units.layer] = np.full(found.shape[1], whole)
         else:
             each = np.percentile(channels, percentile, axis=1).astype(np.float64)
             scales[units.layer] = np.maximum(each, whole / LARGEST_SPREAD)
     for group in _added_up(graph, layers):
-        common = np.max([scales[name] for name in group], axis=0)
-        scales.update(dict.fromkeys(group, common))
+        own = {name: scales[name] for name in group}
+        if len({scale.size for scale in own.values()}) > 1:  # channels of a map meet a linear layer's outputs
+            most = max(float(scale.max()) for scale in own.values())
+            scales.update({name: np.full(scale.size, most) for name, scale in own.items()})
+        else:
+            scales.update(dict.fromkeys(group, np.max(list(own.values()), axis=0)))
     return scales
 
 
@@ -181,7 +203,7 @@ def spiking_graph(
             neuron = named[name].neuron
             nodes[neuron] = Neuron(threshold, initial_v=start)
             edges = [(neuron if a == name else a, b) for a, b in edges] + [(name, neuron)]
-    return Graph(nodes, tuple(edges), graph.notes)
+    return Graph(nodes, tuple(edges), graph.notes, graph.fidelity)
 
 
 def _scaled(

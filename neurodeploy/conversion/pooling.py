@@ -30,7 +30,7 @@ def pool_into_linear(graph: Graph) -> Graph:
         nodes = {key: changed.get(key, value) for key, value in graph.nodes.items() if key != name}
         edges = tuple((source if a == name else a, b) for a, b in graph.edges if b != name)
         note = f"{name}: pooling over {node.kernel} goes into the weights of {', '.join(linears)}."
-        graph = Graph(nodes, edges, (*graph.notes, note))
+        graph = Graph(nodes, edges, (*graph.notes, note), graph.fidelity)
     return graph
 
 

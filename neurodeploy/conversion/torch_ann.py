@@ -137,7 +137,7 @@ def answers(graph: Graph, images: Images, *, input_scale: float = 1.0) -> NDArra
     with torch.inference_mode():
         return np.concatenate(
             [
-                module(torch.from_numpy(images.images[i : i + _BATCH]))[module.output].argmax(1).numpy()
+                module(torch.from_numpy(images.images[i : i + _BATCH]))[module.output].flatten(1).argmax(1).numpy()
                 for i in range(0, len(images), _BATCH)
             ]
         )

@@ -105,12 +105,47 @@ def test_balancing_on_rates_brings_rates_closer():
 
 def test_a_channel_that_is_hardly_ever_active_does_not_take_the_whole_range():
     weight = np.array([1.0, 1e-3], np.float32).reshape(2, 1, 1, 1)
-    ann = chain(Conv2d(weight), Relu())
+    ann = chain(Conv2d(weight), Relu(), Conv2d(np.ones((2, 2, 8, 8), np.float32)))
     graph, layers = ann_layers(ann)
-    values = activations(graph, rng_images(), ["n1"])
+    values = activations(graph, rng_images(), ["n1", "n2"])
     scales = activation_scales(graph, layers, values, percentile=99, per="channel")["n0"]
     assert scales[1] == np.percentile(values["n1"], 99) / LARGEST_SPREAD
     assert scales[0] > LARGEST_SPREAD * scales[1] * 0.99
+
+
+@pytest.mark.parametrize("last", [[], [Relu()], [Relu(), Flatten()]])
+def test_the_output_layer_has_one_scale_for_all_classes(last):
+    """Otherwise the most spikes were not the largest output; so whether or not a ReLU is behind it."""
+    weight = np.array([1.0, 0.8, 0.5], np.float32).reshape(3, 1, 1, 1)
+    ann, images = chain(Conv2d(weight), *last, shape=(1, 1, 1)), rng_images(4, (1, 1, 1))
+    result = nd.convert(ann, images, per="channel", coding=Coding(max_rate_hz=900.0))
+    (layer,) = result.layers
+    assert layer.scale_min == layer.scale_max
+    assert result.agreement[-1] == 1
+    assert np.array_equal(answers(ann, images), np.zeros(4))
+    assert result.accuracy_ann == np.mean(images.labels == 0)
+
+
+@pytest.mark.parametrize("per", ["layer", "channel"])
+def test_a_map_and_a_vector_that_are_added_up_share_one_scale(per):
+    rng = np.random.default_rng(6)
+    nodes = {
+        "input": Input((1, 4, 4)),
+        "map": Conv2d(rng.random((2, 1, 1, 1), np.float32), stride=(2, 2)),
+        "rm": Relu(),
+        "flat": Flatten(),
+        "pixels": Flatten(),
+        "vector": Linear(rng.random((8, 16), np.float32)),
+        "rv": Relu(),
+        "add": Add(),
+        "last": Linear(rng.random((3, 8), np.float32)),
+        "output": Output(),
+    }
+    edges = [("input", "map"), ("map", "rm"), ("rm", "flat"), ("input", "pixels"), ("pixels", "vector")]
+    edges += [("vector", "rv"), ("flat", "add"), ("rv", "add"), ("add", "last"), ("last", "output")]
+    result = nd.convert(Graph(nodes, tuple(edges)), rng_images(4, (1, 4, 4)), per=per)
+    first, second, _ = result.layers
+    assert first.scale_min == first.scale_max == second.scale_min == second.scale_max
 
 
 def test_batch_normalisation_branches_and_joins_keep_the_function():
@@ -222,6 +257,7 @@ def test_what_cannot_be_converted_is_refused_by_name():
         (chain(conv, AvgPool2d((2, 2), (2, 2)), Relu()), "no-relu"),
         (chain(conv, Neuron(np.array(1, np.float32))), "no-relu"),
         (chain(Flatten()), "empty"),
+        (chain(conv, Relu(), AvgPool2d((6, 6), (6, 6)), Flatten()), "output"),
     ]
     for graph, code in cases:
         with pytest.raises(ConvertError) as caught:
