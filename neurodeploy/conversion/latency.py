@@ -1,7 +1,6 @@
 """Accuracy, latency and SynOps of a converted network on the chip: the event-driven run, looked at as time goes on."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -10,7 +9,10 @@ import numpy as np
 
 from neurodeploy.conversion.images import EncodedImages
 from neurodeploy.deployment import Deployment
+from neurodeploy.emulate.dataset import map_recordings
 from neurodeploy.errors import ConvertError
+from neurodeploy.events.array import EventArray
+from neurodeploy.target import Execution
 
 Progress = Callable[[int, int], None]
 
@@ -86,28 +88,31 @@ def latency_curve(
     spikes = np.zeros((len(latencies_us), n), np.int64)
     done = 0
 
-    def work(first: int) -> None:
-        nonlocal done
+    def make_worker() -> Callable[[EventArray], list[Execution]]:
         executor = deployment.executor(slow_clock_hz=slow_clock_hz)
-        for index in range(first, n, threads):
-            events, label = recordings[index]
-            executor.reset()
-            output = np.zeros(int(np.prod(program.layer_shape(program.layers[-1]))), np.int64)
-            for look, (start, end) in enumerate(pairwise(latencies)):
-                part = events[np.searchsorted(events["t"], start) : np.searchsorted(events["t"], end)]
-                ran = executor.run(part, record=(), until_us=None if slow_clock_hz is None else end)
-                output += ran.counts[program.layers[-1]].ravel()
-                right[look, index] = output.argmax() == label
-                synops[look, index] = sum(counters["synops"] for counters in ran.counters.values())
-                spikes[look, index] = sum(int(counts.sum()) for counts in ran.counts.values())
-            done += 1
-            progress(done, n)
 
-    if threads == 1:
-        work(0)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(work, range(threads)))
+        def work(events: EventArray) -> list[Execution]:
+            executor.reset()
+            places = np.searchsorted(events["t"], latencies)
+            return [
+                executor.run(events[first:stop], record=(), until_us=None if slow_clock_hz is None else end)
+                for (first, stop), end in zip(pairwise(places), latencies_us, strict=True)
+            ]
+
+        return work
+
+    def observe(index: int, pieces: list[Execution]) -> None:
+        nonlocal done
+        output = np.zeros(int(np.prod(program.layer_shape(program.layers[-1]))), np.int64)
+        for look, ran in enumerate(pieces):
+            output += ran.counts[program.layers[-1]].ravel()
+            right[look, index] = output.argmax() == recordings.images.labels[index]
+            synops[look, index] = sum(counters["synops"] for counters in ran.counters.values())
+            spikes[look, index] = sum(int(counts.sum()) for counts in ran.counts.values())
+        done += 1
+        progress(done, n)
+
+    map_recordings(make_worker, recordings, observe, threads=threads)
     totals = synops.cumsum(0).mean(1), spikes.cumsum(0).mean(1)
     points = tuple(
         LatencyPoint(int(latency), float(right[i].mean()), float(totals[0][i]), float(totals[1][i]))

@@ -45,9 +45,9 @@ def read_onnx_network(path: str | Path, model: onnx.ModelProto, *, max_pool: Max
 
     Understood: Conv (2-D; ``auto_pad`` where the padding is symmetric), Gemm, MatMul and Add with constants (an Add
     behind a layer is its bias), Relu, AveragePool, GlobalAveragePool, BatchNormalization, Flatten, Reshape to a vector,
-    Dropout, Identity, Add and Concat of branches, nodes computed from constants alone, QuantizeLinear /
-    DequantizeLinear and QONNX ``Quant`` on weights (the dequantized values are taken) and on activations (left out,
-    with a note). A Softmax at the end is left out with a note.
+    Dropout, Identity, Add and Concat of branches, Constant, Identity, Add, Reshape and Transpose of constants,
+    QuantizeLinear / DequantizeLinear (one scale, or one per channel) and QONNX ``Quant`` on weights (the dequantized
+    values are taken) and on activations (left out, with a note). A Softmax at the end is left out with a note.
 
     Args:
         path: for messages.
@@ -141,7 +141,15 @@ class _Reader:
                 f"use {supported}; or build the network in torch and use nd.trace.",
                 "onnx-node",
             )
-        read(self, node, attributes)
+        try:
+            read(self, node, attributes)
+        except (ValueError, IndexError, TypeError, KeyError) as error:
+            raise self._error(
+                self._name(node),
+                f"its attributes or constants do not fit {node.op_type}: {error}.",
+                "check the file with onnx.checker.check_model.",
+                "onnx-node",
+            ) from error
 
     def conv(self, node: onnx.NodeProto, attributes: Attributes) -> None:
         weight = self._constant(node, 1, "the weight")
@@ -489,9 +497,12 @@ def _fold_quantize(inputs: list[Constant], attributes: Attributes) -> Constant:
 
 
 def _along_axis(inputs: list[Constant], attributes: Attributes) -> tuple[Constant, Constant, Constant]:
-    """Values, scale and zero point (uint8 0 where there is none), the last two shaped to go along their axis."""
+    """Values, scale and zero point (0 where there is none), the last two shaped to go along their axis."""
     values, scale, *zero = inputs
-    offset = zero[0] if zero else np.zeros((), np.uint8)
+    if attributes.get("block_size", 0):
+        raise ValueError("it has a scale per block; one scale, or one per channel, is read")
+    stored = onnx.helper.tensor_dtype_to_np_dtype(attributes.get("output_dtype", 0) or onnx.TensorProto.UINT8)
+    offset = zero[0] if zero else np.zeros((), stored)
     shape = [1] * values.ndim
     if scale.ndim:
         shape[attributes.get("axis", 1)] = -1
@@ -513,6 +524,7 @@ def _fold_quant(inputs: list[Constant], attributes: Attributes) -> Constant:
 
 
 _FOLDED: Mapping[str, Callable[[list[Constant], Attributes], Constant]] = {
+    "Add": lambda inputs, attributes: np.asarray(inputs[0] + inputs[1]),
     "Constant": _fold_constant,
     "DequantizeLinear": _fold_dequantize,
     "Identity": lambda inputs, attributes: inputs[0],

@@ -138,6 +138,18 @@ SUPPORTED = {
         ],
         [W, tensor("s", values=np.full(4, 0.01, np.float32)), tensor("z", values=np.zeros(4, np.int8))],
     ),
+    "qdq-signed-without-zero-point": (
+        [
+            node("QuantizeLinear", ["w", "s"], "wq", output_dtype=TensorProto.INT8),
+            node("DequantizeLinear", ["wq", "s"], "wd"),
+            node("Conv", ["x", "wd"]),
+        ],
+        [W, tensor("s", values=np.array(0.01, np.float32))],
+    ),
+    "constants-added": (
+        [node("Add", ["b1", "b2"], "b"), node("Conv", ["x", "w", "b"])],
+        [W, tensor("b1", 4), tensor("b2", 4)],
+    ),
 }
 
 
@@ -209,6 +221,23 @@ def test_what_is_not_supported_is_refused_by_name(tmp_path, code):
     with pytest.raises(GraphError) as caught:
         nd.load(path)
     assert caught.value.code == code
+    assert str(path) in caught.value.message
+
+
+MALFORMED = {
+    "scale per block": (
+        [node("DequantizeLinear", ["q", "s"], "w", axis=0, block_size=4), node("MatMul", ["x", "w"])],
+        [tensor("q", values=np.ones((4, 4), np.int8)), tensor("s", 1, 4)],
+    ),
+    "do not fit Gemm": ([node("Gemm", ["x", "w", "b"])], [tensor("w", 4, 5), tensor("b", 3)]),
+}
+
+
+@pytest.mark.parametrize("text", MALFORMED)
+def test_numbers_that_do_not_fit_are_refused_by_node(tmp_path, text):
+    path = write(tmp_path, *MALFORMED[text], shape=(4,))
+    with pytest.raises(GraphError, match=text) as caught:
+        nd.load(path)
     assert str(path) in caught.value.message
 
 
