@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from neurodeploy.conversion.latency import latency_curve
     from neurodeploy.conversion.torch_ann import fine_tune
     from neurodeploy.deployment import Deployment, compile, open
+    from neurodeploy.graph.difference import difference
     from neurodeploy.graph.load import load
     from neurodeploy.graph.nir_reader import check_nir
     from neurodeploy.graph.save import save, to_nir
@@ -41,6 +42,7 @@ _HOME = {
     "compare_with_chip": "neurodeploy.validation.recorded",
     "compile": "neurodeploy.deployment",
     "convert": "neurodeploy.conversion.convert",
+    "difference": "neurodeploy.graph.difference",
     "fine_tune": "neurodeploy.conversion.torch_ann",
     "first_divergence": "neurodeploy.validation.divergence",
     "largest_dt": "neurodeploy.validation.time_step",
@@ -68,6 +70,7 @@ __all__ = [
     "compare_with_chip",
     "compile",
     "convert",
+    "difference",
     "fine_tune",
     "first_divergence",
     "largest_dt",

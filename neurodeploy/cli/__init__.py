@@ -29,7 +29,7 @@ VERBS = {
     "diverge": "Find the first neuron and time at which two runs of a recording differ, and the cause.",
     "report": "Write report.html, one self-contained page about a run folder.",
     "deploy": "Run a recording on a dev kit through the vendor's library; --dry-run prints the plan without it.",
-    "compare": "Compare what a chip recorded with the emulator, neuron by neuron.",
+    "compare": "Say what differs between two networks or runs; or a chip's recorded spikes against the emulator's.",
     "devices": "List the connected dev kits.",
     "targets": "List the chips, show one chip's cores and limits, or which chips hold a network.",
     "doctor": "Show versions, optional packages and what this machine can run.",
