@@ -1,0 +1,278 @@
+"""Spike times of one layer: two opaque operators and the autograd function around them."""
+
+from math import inf
+from typing import Any, NamedTuple
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from neurodeploy.errors import KernelError
+from neurodeploy.extension import native as _native
+from neurodeploy.kernel import check_device
+from neurodeploy.kernels.spike_time.neuron import SpikeTimeNeuron
+
+GRAZING = 1e-3
+"""A spike grazes the threshold if its slope u' is below this share of ``|i| + threshold / tau_mem`` (u' is their
+difference): its time changes by any amount with the weights, so the gradient takes the slope at that limit."""
+
+LEAST_WORK = 1 << 14
+"""Input slots times neurons for which another thread is worth its start."""
+
+_library: Any = torch.library.Library("neurodeploy", "FRAGMENT")  # type: ignore[no-untyped-call]
+_library.define(
+    "spike_time_forward(Tensor times, Tensor weight, Tensor cells, bool hard, int max_spikes, float t_max, "
+    "float grazing, bool keep) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+_library.define(
+    "spike_time_backward(Tensor grad, Tensor times, Tensor weight, Tensor cells, Tensor counts, Tensor interval, "
+    "Tensor offset, Tensor drive, bool hard, float t_max, float grazing, bool of_times) -> (Tensor, Tensor)"
+)
+
+
+class Output(NamedTuple):
+    """What a layer fires.
+
+    Attributes:
+        times: [B, N, max_spikes], ascending, inf behind the last spike; differentiable.
+        counts: spikes of each neuron, [B, N] int32.
+        grazing: how many of them graze the threshold, [B, N] int32: their gradient is limited (:data:`GRAZING`).
+    """
+
+    times: torch.Tensor
+    counts: torch.Tensor
+    grazing: torch.Tensor
+
+
+class SpikeOverflowError(KernelError):
+    """A neuron has more spikes than there are slots (code ``spike-time-overflow``).
+
+    Args:
+        place: where the neuron is, in words.
+        sample, neuron: its indices.
+        limit: ``max_spikes``.
+    """
+
+    def __init__(self, place: str, sample: int, neuron: int, limit: int) -> None:
+        super().__init__(
+            f"Neuron {neuron} fires more than max_spikes={limit} times in {place} of the batch.",
+            remedy="raise max_spikes, or make it fire less: smaller weights, a higher threshold, a shorter t_max.",
+            code="spike-time-overflow",
+        )
+        self.sample, self.neuron, self.limit = sample, neuron, limit
+
+
+def _options(times: torch.Tensor, neurons: int, max_spikes: int, hard: bool, t_max: float, grazing: float) -> Any:
+    threads = max(1, min(torch.get_num_threads(), times.numel() * neurons // LEAST_WORK))
+    return _native.spike_time.Options(*times.shape, neurons, max_spikes, hard, t_max, grazing, threads)
+
+
+def _forward_cpu(
+    times: torch.Tensor,
+    weight: torch.Tensor,
+    cells: torch.Tensor,
+    hard: bool,
+    max_spikes: int,
+    t_max: float,
+    grazing: float,
+    keep: bool,
+) -> tuple[torch.Tensor, ...]:
+    _check(times, weight, max_spikes)
+    batch, neurons = times.shape[0], weight.shape[1]
+    out = times.new_full((batch, neurons, max_spikes), inf)
+    counts = torch.empty(batch, neurons, dtype=torch.int32)
+    grazes = torch.empty(batch, neurons, dtype=torch.int32)
+    kept = (1 + hard, *out.shape) if keep else (0,)
+    interval = torch.full(kept, -1, dtype=torch.int32)
+    offset, drive = torch.zeros(kept, dtype=torch.float64), torch.zeros(kept, dtype=torch.float64)
+    overflow = _native.spike_time.forward(
+        times.dtype == torch.float64,
+        _options(times, neurons, max_spikes, hard, t_max, grazing),
+        cells.data_ptr(),
+        cells.shape[1],
+        *(tensor.data_ptr() for tensor in (times, weight, out, counts, grazes)),
+        *(tensor.data_ptr() if keep else 0 for tensor in (interval, offset, drive)),
+    )
+    if overflow < batch * neurons:
+        raise SpikeOverflowError(f"sample {overflow // neurons}", overflow // neurons, overflow % neurons, max_spikes)
+    return out, counts, grazes, interval, offset, drive
+
+
+def _check(times: torch.Tensor, weight: torch.Tensor, max_spikes: int) -> None:
+    for name, tensor, axes in (("times", times, 3), ("weight", weight, 2)):
+        if tensor.dtype not in (torch.float32, torch.float64) or tensor.dtype != times.dtype:
+            raise KernelError(
+                f"{name} is {tensor.dtype}, the spike times are {times.dtype}.",
+                remedy="give both as float32 or both as float64.",
+                code="kernel-dtype",
+            )
+        if tensor.dim() != axes or not tensor.is_contiguous():
+            raise KernelError(
+                f"{name} has shape {tuple(tensor.shape)} and strides {tensor.stride()}.",
+                remedy=f"give a contiguous tensor of {axes} axes.",
+                code="kernel-shape",
+            )
+    if times.shape[1] != weight.shape[0]:
+        raise KernelError(
+            f"Spike times of {times.shape[1]} inputs, weights of {weight.shape[0]}.",
+            remedy="give times [B, inputs, slots] and weights [inputs, neurons].",
+            code="kernel-shape",
+        )
+    if times.shape[1] * times.shape[2] >= 2**31:
+        raise KernelError(
+            f"One sample has {times.shape[1]} x {times.shape[2]} slots for input spikes; the limit is 2^31 - 1.",
+            remedy="split the recording or the layer.",
+            code="kernel-shape",
+        )
+    if isinstance(max_spikes, bool) or max_spikes < 1:
+        raise KernelError(
+            f"max_spikes is {max_spikes}.", remedy="give a whole number above 0.", code="spike-time-max-spikes"
+        )
+    bad = ~(times > -inf)
+    if bool(bad.any()):
+        sample, neuron, slot = (int(index) for index in bad.nonzero()[0])
+        raise KernelError(
+            f"Spike time {float(times[sample, neuron, slot])} in sample {sample}, input {neuron}, slot {slot}.",
+            remedy="give finite times, and inf where there is no spike.",
+            code="spike-time-input",
+        )
+
+
+def _forward_fake(
+    times: torch.Tensor,
+    weight: torch.Tensor,
+    cells: torch.Tensor,
+    hard: bool,
+    max_spikes: int,
+    t_max: float,
+    grazing: float,
+    keep: bool,
+) -> tuple[torch.Tensor, ...]:
+    out = times.new_empty((times.shape[0], weight.shape[1], max_spikes))
+    kept = (1 + hard, *out.shape) if keep else (0,)
+    counts = out.new_empty(out.shape[:2], dtype=torch.int32)
+    interval = out.new_empty(kept, dtype=torch.int32)
+    offset = out.new_empty(kept, dtype=torch.float64)
+    return out, counts, torch.empty_like(counts), interval, offset, torch.empty_like(offset)
+
+
+def _backward_cpu(
+    grad: torch.Tensor,
+    times: torch.Tensor,
+    weight: torch.Tensor,
+    cells: torch.Tensor,
+    counts: torch.Tensor,
+    interval: torch.Tensor,
+    offset: torch.Tensor,
+    drive: torch.Tensor,
+    hard: bool,
+    t_max: float,
+    grazing: float,
+    of_times: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    if tuple(interval.shape) != (1 + hard, *grad.shape) or grad.dtype != times.dtype or not grad.is_contiguous():
+        raise KernelError(
+            f"The gradient is {grad.dtype} of shape {tuple(grad.shape)} and strides {grad.stride()}; what was kept of "
+            f"the spikes has shape {tuple(interval.shape)}.",
+            remedy="pass what the forward operator returned with keep=True, and gradients shaped like its times.",
+            code="kernel-shape",
+        )
+    grad_weight = torch.empty_like(weight)
+    grad_times = torch.empty_like(times) if of_times else times.new_empty(0)
+    _native.spike_time.backward(
+        times.dtype == torch.float64,
+        _options(times, weight.shape[1], grad.shape[2], hard, t_max, grazing),
+        cells.data_ptr(),
+        cells.shape[1],
+        *(tensor.data_ptr() for tensor in (grad, times, weight, counts, interval, offset, drive, grad_weight)),
+        grad_times.data_ptr() if of_times else 0,
+    )
+    return grad_weight, grad_times
+
+
+def _backward_fake(
+    grad: torch.Tensor, times: torch.Tensor, weight: torch.Tensor, *others: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.empty_like(weight), torch.empty_like(times) if others[-1] else times.new_empty(0)
+
+
+_library.impl("spike_time_forward", _forward_cpu, "CPU")
+_library.impl("spike_time_backward", _backward_cpu, "CPU")
+torch.library.register_fake("neurodeploy::spike_time_forward", _forward_fake, lib=_library)
+torch.library.register_fake("neurodeploy::spike_time_backward", _backward_fake, lib=_library)
+
+
+class _SpikeTimes(torch.autograd.Function):
+    """Spike times with their exact gradient; the counts have none."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        times: torch.Tensor,
+        weight: torch.Tensor,
+        cells: torch.Tensor,
+        hard: bool,
+        max_spikes: int,
+        t_max: float,
+        grazing: float,
+        keep: bool,
+    ) -> tuple[torch.Tensor, ...]:
+        """Run the forward operator; ``keep`` where there will be a backward pass."""
+        out, counts, grazes, *kept = torch.ops.neurodeploy.spike_time_forward(
+            times, weight, cells, hard, max_spikes, t_max, grazing, keep
+        )
+        ctx.save_for_backward(times, weight, cells, counts, *kept)
+        ctx.options = (hard, t_max, grazing)
+        ctx.mark_non_differentiable(counts, grazes)
+        return out, counts, grazes
+
+    @staticmethod
+    @once_differentiable  # a second derivative is refused instead of wrong
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Run the backward operator on the gradient of the times."""
+        of_times, of_weight = ctx.needs_input_grad[:2]
+        grad_weight, grad_times = torch.ops.neurodeploy.spike_time_backward(
+            grads[0].contiguous(), *ctx.saved_tensors, *ctx.options, of_times
+        )
+        return grad_times if of_times else None, grad_weight if of_weight else None, *(None,) * 6
+
+
+def apply(
+    times: torch.Tensor,
+    weight: torch.Tensor,
+    neuron: SpikeTimeNeuron,
+    *,
+    max_spikes: int,
+    t_max: float = inf,
+    grazing: float = GRAZING,
+) -> Output:
+    """Run one feed-forward layer from rest, event by event, differentiably in input times and weights.
+
+    Arithmetic is float64 also where tensors are float32. The result has the same bits for any number of threads.
+
+    Args:
+        times: input spikes [B, inputs, slots], float32 or float64, in the neuron's unit of time; any order, inf where
+            there is none.
+        weight: [inputs, neurons], of the same dtype (the transpose of a ``torch.nn.Linear``'s).
+        neuron: its constants.
+        max_spikes: slots per neuron in the output.
+        t_max: end of the run; input after it is left out. ``inf``: until every neuron is at rest.
+        grazing: see :data:`GRAZING`, > 0.
+
+    Raises:
+        KernelError: tensors that cannot be run.
+        SpikeOverflowError: a neuron has more than ``max_spikes`` spikes; the first one is named.
+    """
+    check_device(times)
+    check_device(weight)
+    if not grazing > 0:
+        raise KernelError(f"grazing is {grazing}.", remedy="give a number above 0.", code="spike-time-grazing")
+    if t_max != t_max:
+        raise KernelError("t_max is not a number.", remedy="give a time, or inf.", code="spike-time-t-max")
+    keep = torch.is_grad_enabled() and (times.requires_grad or weight.requires_grad)
+    cells = neuron.rows(weight.shape[-1]).contiguous()
+    hard = neuron.reset == "value"
+    return Output(
+        *_SpikeTimes.apply(  # type: ignore[no-untyped-call]
+            times.contiguous(), weight.contiguous(), cells, hard, max_spikes, float(t_max), float(grazing), keep
+        )
+    )
