@@ -2,13 +2,18 @@
 
 from typing import Any
 
+import numpy as np
 from pydantic import Field
 
 from neurodeploy.cli.model_options import ChipOptions, chip_settings, read_model, say_fidelity
 from neurodeploy.cli.output import say
 from neurodeploy.cli.verb import verb
+from neurodeploy.conversion.balance import ann_layers, spiking_graph
+from neurodeploy.conversion.pooling import pool_into_linear
 from neurodeploy.deployment import compile
 from neurodeploy.errors import CheckFailed, ConstraintError, MappingError, QuantizeError
+from neurodeploy.graph.graph import Graph
+from neurodeploy.graph.nodes import Relu
 from neurodeploy.quantize import with_v_min
 from neurodeploy.target import load_target
 
@@ -23,11 +28,16 @@ class CheckOptions(ChipOptions):
 def command(options: CheckOptions) -> dict[str, Any]:
     """Check a network against a chip: what its file means, every rule it breaks, whether it can be placed.
 
-    Exit code 1 if it does not fit.
+    An ANN is checked as the spiking network that it would be converted to. Exit code 1 if it does not fit, or has to be
+    converted first.
     """
     target = load_target(options.target)
     graph = with_v_min(read_model(options), options.v_min)
     say_fidelity(graph.fidelity)
+    ann = any(isinstance(node, Relu) for node in graph.nodes.values())
+    if ann:
+        say(f"{options.model} is an ANN; checked is the structure of the spiking network that it is converted to.")
+        graph = _as_spikes(graph)
     settings = chip_settings(options)
     findings = target.family.check(graph, target.chip, target.family.settings(settings))
     problem = remedy = None
@@ -41,7 +51,10 @@ def command(options: CheckOptions) -> dict[str, Any]:
                 settings=settings,
             )
         except (QuantizeError, ConstraintError, MappingError) as error:
-            problem, remedy = error.message, error.remedy
+            if not (
+                ann and isinstance(error, QuantizeError)
+            ):  # conversion balances the weights before they are rounded
+                problem, remedy = error.message, error.remedy
     for finding in findings:
         say(f"{finding.rule.severity}[{finding.rule.code}] {finding.message} Remedy: {finding.remedy}")
     failing = [finding.message for finding in findings if options.strict or finding.rule.severity == "error"]
@@ -50,16 +63,36 @@ def command(options: CheckOptions) -> dict[str, Any]:
     result = {
         "model": str(options.model),
         "target": target.name,
+        "ann": ann,
         "fidelity": [entry.to_dict() for entry in graph.fidelity],
         "findings": [finding.to_dict() for finding in findings],
-        "fits": not failing,
+        "fits": not failing and not ann,
     }
     if failing:
         raise CheckFailed(
-            f"{options.model} does not fit {target.name}: " + " ".join(failing),
+            f"{options.model} does not fit {target.name}{', once converted' if ann else ''}: " + " ".join(failing),
             remedy=remedy or "see the remedy of each finding.",
             code="does-not-fit",
             result=result,
         )
+    if ann:
+        raise CheckFailed(
+            f"{options.model} is an ANN; once converted, its layers fit {target.name}.",
+            remedy=f"convert it: neurodeploy convert {options.model} --images TRAIN.npz --test-images TEST.npz "
+            f"--target {options.target} --out RUN (see 'neurodeploy convert --help').",
+            code="convert-first",
+            result=result,
+        )
     say(f"{options.model} fits {target.name}.")
     return result
+
+
+def _as_spikes(graph: Graph) -> Graph:
+    """The network that conversion makes of it, with weights that are not balanced yet.
+
+    Raises:
+        ConvertError: it cannot be converted; the message names the layer and the remedy.
+    """
+    ann, layers = ann_layers(pool_into_linear(graph))
+    scales = {units.layer: np.ones(ann.shapes[units.layer][0]) for units in layers}
+    return spiking_graph(ann, layers, scales, {}, input_scale=1.0, spikes_per_step=1.0, initial_v=0.0)
