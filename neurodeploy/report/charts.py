@@ -121,35 +121,40 @@ def network(
     """Labelled boxes joined by arrows. A chain is wrapped after six; branches stand below each other.
 
     Args:
-        boxes: title -> lines of text, every box after those that lead to it.
+        boxes: title -> lines of text, every box after those that lead to it; an arrow to an earlier box is a loop.
         arrows: (title, title) pairs.
         box: width and height of one box, in pixels.
         gap: space for the arrow between two boxes, in pixels.
     """
     w, h = box
     titles = list(boxes)
-    if list(arrows) == list(pairwise(titles)):
+    is_chain = list(arrows) == list(pairwise(titles))
+    if is_chain:
         cells = {title: (index % 6, index // 6) for index, title in enumerate(titles)}
     else:
-        cells = {}
-        for title in titles:
-            column = max((cells[before][0] + 1 for before, after in arrows if after == title), default=0)
-            cells[title] = column, sum(taken == column for taken, _ in cells.values())
+        cells = _branched(titles, arrows)
     corners = {title: (column * (w + gap), row * (h + gap) + 2) for title, (column, row) in cells.items()}
     width = max(x for x, _ in corners.values()) + w + gap
     height = max(y for _, y in corners.values()) + h + gap
     parts = []
+    passing: dict[int, int] = {}  # row -> arrows that already run below it
     for before, after in arrows:
         (x, y), (to_x, to_y) = corners[before], corners[after]
         middle, to_middle = y + h / 2, to_y + h / 2
-        if to_x <= x:  # the next row of a wrapped chain
-            parts.append(f'<path class="arrow" d="M{x + w + 4} {middle} h{gap - 9} m-5 -4 l5 4 l-5 4"/>')
-            continue
         start, end = x + w + 4, to_x - 5
-        # An arrow over more than one column passes below the boxes between.
-        dip = 0.85 * h if cells[after][0] - cells[before][0] > 1 else 0
-        curve = f"C{start + gap} {middle + dip} {end - gap} {to_middle + dip} {end} {to_middle}"
-        parts.append(f'<path class="arrow" d="M{start} {middle} {curve} m-5 -4 l5 4 l-5 4"/>')
+        (column, row), (to_column, to_row) = cells[before], cells[after]
+        if is_chain and to_row != row:  # the next row of a wrapped chain
+            path = f"M{start} {middle} h{gap - 9}"
+        elif to_column == column + 1:
+            path = f"M{start} {middle} C{start + gap} {middle} {end - gap} {to_middle} {end} {to_middle}"
+        else:  # over other columns, or back: between the rows, where no box is
+            below = row if to_row >= row else row - 1
+            passing[below] = passing.get(below, 0) + 1
+            level = 2 + below * (h + gap) + h + gap * (0.2 + 0.2 * (passing[below] % 4))
+            out, back = start + gap / 2, end - gap / 2
+            path = f"M{start} {middle} C{out} {middle} {start} {level:g} {out} {level:g} H{back} "
+            path += f"C{end} {level:g} {back} {to_middle} {end} {to_middle}"
+        parts.append(f'<path class="arrow" d="{path} m-5 -4 l5 4 l-5 4"/>')
     for title, lines in boxes.items():
         x, y = corners[title]
         text = "".join(
@@ -161,3 +166,14 @@ def network(
             f'<text class="name" x="{x + 8}" y="{y + 17}">{escape(title)}</text>{text}'
         )
     return f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">{"".join(parts)}</svg>'
+
+
+def _branched(titles: Sequence[str], arrows: Sequence[tuple[str, str]]) -> dict[str, tuple[int, int]]:
+    """(column, row) of every box: right of all that lead to it, and in the row of one of them where that is free."""
+    cells: dict[str, tuple[int, int]] = {}
+    for title in titles:
+        before = [cells[source] for source, end in arrows if end == title and source in cells]
+        column = max((found[0] + 1 for found in before), default=0)
+        rows = (*(row for _, row in before), *range(len(titles)))
+        cells[title] = column, next(row for row in rows if (column, row) not in cells.values())
+    return cells
