@@ -1,6 +1,6 @@
 """``neurodeploy emulate``."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,16 @@ def command(options: EmulateOptions) -> dict[str, Any]:
         "slow_clock_hz": options.slow_clock_hz,
         "until_us": until_us,
     }
+    count = 0
+
+    def counted() -> Iterator[EventArray]:
+        nonlocal count
+        for piece in pieces:
+            count += len(piece)
+            yield piece
+
     runs = deployment.emulate_stream(
-        pieces,
+        counted(),
         record=() if options.out is None else None,
         probe=_probes(options.probe),
         work_limit=options.work_limit,
@@ -72,8 +80,6 @@ def command(options: EmulateOptions) -> dict[str, Any]:
     )
     result = Run(deployment.program, joined(run.execution for run in runs))
     stats = result.stats
-    entry = stats["layers"][deployment.program.layers[0]]
-    count = entry["events"] + entry["lost"]
     table(
         f"{options.events}: {count} events",
         ("layer", "events in", "SynOps", "spikes", "dropped"),

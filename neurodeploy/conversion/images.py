@@ -83,7 +83,7 @@ class Coding:
         seed: of the rate code; image i is encoded the same in every run.
 
     Raises:
-        EventError: the first image that is encoded says what cannot be.
+        EventError: another code, or a time below 1 us; of the rest, the first image that is encoded says what cannot be.
     """
 
     code: Code = "rate"
@@ -96,6 +96,12 @@ class Coding:
     def __post_init__(self) -> None:
         if self.code not in ("rate", "latency"):
             raise EventError(f"the code is {self.code!r}.", remedy="choose 'rate' or 'latency'.", code="image-code")
+        if min(self.duration_us, self.dt_us) < 1:
+            raise EventError(
+                f"an image is shown for {self.duration_us} us in steps of {self.dt_us} us.",
+                remedy="give at least 1 us for both, e.g. duration_us=200_000 and dt_us=1000.",
+                code="image-code",
+            )
 
     @property
     def steps(self) -> int:

@@ -217,6 +217,7 @@ class WorkloadMeter:
         times = np.unique(np.concatenate([core.t_us for core in work])) if work else np.zeros(0, np.int64)
         arrivals = (times - self._start_us) * _PS
         left: list[NDArray[np.int64]] = []  # for each core, when the events of each time have left it
+        answered = np.full(times.size, -1, np.int64)  # delays of the output layer, which may have several cores
         for core in work:
             meter = self._meters.setdefault(core.part, _Meter())
             bins = (core.t_us - self._start_us) // self._bin_us
@@ -225,6 +226,10 @@ class WorkloadMeter:
             np.add.at(meter.synops, bins, core.synops)
             meter.events += core.t_us.size
             left.append(self._pass(core, meter, times, arrivals, left))
+            if core.is_output:
+                reached = np.isin(times, core.t_us)
+                answered[reached] = np.maximum(answered[reached], (left[-1] - arrivals)[reached])
+        self._answers.append(answered[answered >= 0])
 
     def _pass(
         self,
@@ -258,8 +263,6 @@ class WorkloadMeter:
         delays = end - arrivals[here]
         meter.largest_delay = max(meter.largest_delay, int(delays.max()))
         out[here] = end
-        if core.is_output:
-            self._answers.append(delays)
         return out
 
     def result(self, end_us: int, *, pj_per_synop: float | None = None, pj_per_spike: float | None = None) -> Workload:

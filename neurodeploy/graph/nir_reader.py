@@ -17,7 +17,7 @@ from neurodeploy.graph.nir_metadata import DTYPES, fingerprint, restored, unpack
 from neurodeploy.graph.nir_neurons import GIVEN, LEAKY_KINDS, NEURON_KINDS, SYNAPSE, Cell, read_cell, write_cell
 from neurodeploy.graph.nir_stored import StoredNode
 from neurodeploy.graph.nir_time import recover_dt_us
-from neurodeploy.graph.nodes import Add, BatchNorm2d, Compare, Concat, Feedback, Membrane, Node
+from neurodeploy.graph.nodes import LI, Add, BatchNorm2d, Compare, Concat, Feedback, Neuron, Node
 from neurodeploy.neuron import Reset, Spikes
 
 #: Fields of a neuron that follow from the time step: a time step given by the caller replaces them.
@@ -298,9 +298,10 @@ class _Reader:
     def _written(self, stored: StoredNode, nodes: dict[str, Node], used: Choices) -> Fields | None:
         """What ``save_nir`` would store for these nodes."""
         node = nodes[stored.name]
-        if isinstance(node, Membrane):
-            shape = np.shape(stored.stored("r"))
-            return write_cell(stored.name, Cell(node, nodes.get(stored.name + SYNAPSE)), shape, used)  # type: ignore[arg-type]
+        if isinstance(node, LI | Neuron):
+            synapse = nodes.get(stored.name + SYNAPSE)
+            cell = Cell(node, synapse if isinstance(synapse, LI) else None)
+            return write_cell(stored.name, cell, np.shape(stored.stored("r")), used)
         arrays = [np.shape(stored.fields[key]) for key in ("scale", "threshold", "delay") if stored.has(key)]
         maps = {"Conv2d": (1, 1, 1), "Conv1d": (1, 1)}.get(stored.kind, (1,))
         return write_layer(stored.name, node, maps, arrays[0] if arrays else (1,), used.dt_us)

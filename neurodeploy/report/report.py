@@ -66,14 +66,14 @@ def _network(deployment: Deployment) -> str:
         events += " "
     shape = deployment.program.input_shape
     boxes = {events: [f"{shape[0]} channels", f"{shape[1]} x {shape[2]} pixels"]}
-    fed = {end["layer"] for layer in deployment.mapping["layers"] for end in layer["destinations"]}
+    entered = {name for entry in deployment.mapping["inputs"] for name in entry["layers"]}
     arrows = []
     for layer in deployment.mapping["layers"]:
         name, core = layer["name"], deployment.layers[layer["name"]]
         c, h, w = core.output_shape
         lines = [f"{c} x {h} x {w} neurons", f"kernel {core.kernel_size}, stride {core.stride[0]}"]
         boxes[name] = [*lines, f"core {core.core}"]
-        if name not in fed:
+        if name in entered:
             arrows.append((events, name))
         arrows += [(name, end["layer"]) for end in layer["destinations"]]
     return charts.network(boxes, arrows)

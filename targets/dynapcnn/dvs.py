@@ -70,8 +70,8 @@ class DvsLayer:
         """The same followed by sum pooling; None where that is no pre-processing.
 
         Pooling what is left of the region equals pooling more at the sensor and a region in the coarser grid, where
-        the region begins at a multiple of the pooling, and, if it is mirrored or exchanged, ends at one. What is left
-        over at its end is dropped, as by the pooling.
+        the region begins at a multiple of the pooling, and, if it is mirrored, ends at one. What is left over at its
+        end is dropped, as by the pooling.
         """
         py, px = pooling[::-1] if self.mirror_diagonal else pooling
         first, last = self.origin, tuple(cut + 1 for cut in self.cut)

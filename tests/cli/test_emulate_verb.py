@@ -46,6 +46,14 @@ def test_pieces_change_nothing(run_folder, cli, recordings, tmp_path):
     assert load["energy"]["dynamic_uj"] is None
 
 
+def test_events_are_those_of_the_recording_however_many_cores_take_them(run_folder, cli, tmp_path):
+    options = ["--layer2core-map", "n0[0:2]=0,n0[2:4]=1,n4=2", "-o", tmp_path / "split"]
+    assert cli("compile", tmp_path / "model.onnx", *options).code == 0
+    result = as_json(cli("emulate", tmp_path / "split", "--events", tmp_path / "one.npz", "--json"))
+    assert result["stats"]["layers"]["n0"]["events"] == 600
+    assert result["events"] == 300
+
+
 def test_switches_reach_the_emulator(run_folder, cli, recordings, tmp_path):
     options = ["--events", tmp_path / "one.npz", "--json"]
     lost = as_json(cli("emulate", run_folder, *options, "--switch", "lost_events=1", "--switch", "seed=3"))

@@ -8,7 +8,7 @@ import pytest
 from neurodeploy.events.dataset import save_npz
 from neurodeploy.graph.file import save_graph
 from neurodeploy.graph.graph import Graph
-from neurodeploy.graph.nodes import Add, Conv2d, Flatten, Input, Linear, Output
+from neurodeploy.graph.nodes import Add, Concat, Conv2d, Flatten, Input, Linear, Output
 from neurodeploy.report.charts import network
 from tests.cli.conftest import chain, neuron, weights
 
@@ -50,6 +50,15 @@ def test_branches_are_drawn(page):
     svg = re.search(r'<div class="wide">(.*?)</div>', page(branching("stem", "left", "last")), re.DOTALL)[1]
     assert len(re.findall('class="arrow"', svg)) == 4  # events -> stem, stem -> left, left -> last, stem -> last
     assert len(re.findall('class="box"', svg)) == 4
+
+
+def test_every_layer_that_takes_the_events_has_their_arrow(page):
+    nodes = {"input": Input((2, 12, 12)), "first": Conv2d(weights(4, 2, 3, 3), padding=(1, 1)), "spikes": neuron()}
+    nodes |= {"both": Concat(), "second": Conv2d(weights(4, 6, 12, 12)), "last spikes": neuron(), "output": Output()}
+    edges = [("input", "first"), ("first", "spikes"), ("input", "both"), ("spikes", "both"), ("both", "second")]
+    graph = Graph(nodes, (*edges, ("second", "last spikes"), ("last spikes", "output")))
+    svg = re.search(r'<div class="wide">(.*?)</div>', page(graph), re.DOTALL)[1]
+    assert len(re.findall('class="arrow"', svg)) == 3  # events -> first, events -> second, first -> second
 
 
 def test_a_chain_is_wrapped_and_branches_stand_below_each_other():

@@ -270,6 +270,9 @@ def test_what_cannot_be_converted_is_refused_by_name():
             nd.convert(small(), images, **wrong)
     with pytest.raises(ConvertError, match="images of"):
         nd.convert(small(), rng_images(shape=(1, 9, 9)))
+    for times in ({"duration_us": 0}, {"dt_us": 0}, {"dt_us": -1, "code": "latency"}):
+        with pytest.raises(EventError, match="steps of"):
+            Coding(**times)
     for pixels, labels in (
         (np.full((2, 1, 4, 4), 2.0), [0, 1]),
         (np.zeros((2, 4, 4)), [0]),

@@ -103,6 +103,18 @@ def test_the_models_formulas():
     assert energy.dynamic_uj == pytest.approx(62e-6)
 
 
+def test_an_answer_is_there_when_the_last_core_of_a_split_output_layer_is_done():
+    parts = [
+        CoreWork(f"out[{part}]", part, *columns(work), sources=(), takes_input=True, is_output=True)
+        for part, work in enumerate(([(0, 10), (100, 0)], [(0, 40), (200, 0)]))
+    ]
+    meter = WorkloadMeter(PERFORMANCE, 1000, 0)
+    meter.add(parts, spikes=0)
+    latency = meter.result(1000).latency
+    # 0 us: 3 us pads, then 10 us in core 0 and 20 us in core 1; one answer.
+    assert (latency.answers, latency.largest_us, latency.median_us) == (3, 23.0, 3.25)
+
+
 def test_congestion_names_core_layer_and_time():
     meter = WorkloadMeter(PERFORMANCE, 1000, 500)
     meter.add(chain([(500, 900), (1600, 1001), (1700, 0)], [(500, 2000)]), spikes=0)
