@@ -83,7 +83,7 @@ class Coding:
         seed: of the rate code; image i is encoded the same in every run.
 
     Raises:
-        EventError: another code, or a time below 1 us; of the rest, the first image that is encoded says what cannot be.
+        EventError: another code, or a time below 1 us; the first image that is encoded says what else cannot be.
     """
 
     code: Code = "rate"
