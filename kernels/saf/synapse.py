@@ -101,7 +101,7 @@ class WeightedMap:
         if bias is None or len(sums) == 1:
             return self.run(a, weight, None if bias is None else bias * sums)
         z = self.run(a, weight, None)
-        return z + (sums.reshape(-1, *(1,) * len(self._bias_shape)) * bias.reshape(self._bias_shape)).unsqueeze(1)
+        return z + sums.reshape(-1, *(1,) * (z.dim() - 1)) * bias.reshape(self._bias_shape)
 
     def recurrent(self, a: torch.Tensor, before: torch.Tensor, decay: float, sums: torch.Tensor) -> torch.Tensor:
         """Return W (a_t - decay * a_{t-1}) + bias, with the gradients of the closed form; ``before`` is a_{-1}."""

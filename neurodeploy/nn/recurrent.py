@@ -65,7 +65,7 @@ class Lateral(NeuronLayer):
         carried, i_rec = state[:-1], state[-1]
         carried = carried[0] if len(carried) == 1 else carried
         for t in range(x.shape[axis]):
-            step_input = x.select(axis, t).reshape(batch, -1) + i_rec
+            step_input = x.select(axis, t).reshape(batch, prod(features)) + i_rec
             step = self._kernel.apply(
                 step_input.unsqueeze(axis).contiguous(),
                 parameters,

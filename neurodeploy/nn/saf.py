@@ -223,13 +223,12 @@ class SAF(torch.nn.Module):
     def _connection(self, number: int, feedback: Feedback) -> Connection:
         name = f"feedback {number}"
         layers = [stage.neurons for stage in self._stages]
-        places = [
-            next((i for i, layer in enumerate(layers) if layer is end), None)
-            for end in (feedback.source, feedback.target)
-        ]
-        if places[0] is None or places[1] is None:
+        source, target = (
+            [i for i, layer in enumerate(layers) if layer is end] for end in (feedback.source, feedback.target)
+        )
+        if len(source) != 1 or len(target) != 1:
             raise KernelError(
-                f"{name} joins a layer that is not in the network.",
+                f"{name} joins a layer that is not at one place of the network, but at none or several.",
                 remedy="give the spiking layers themselves, for example Feedback(net[3], net[1], module).",
                 code="saf-feedback",
             )
@@ -239,7 +238,7 @@ class SAF(torch.nn.Module):
                 remedy="use Linear, Conv1d or Conv2d with bias=False: the target's own weights have one.",
                 code="saf-feedback",
             )
-        return Connection(places[0], places[1], WeightedMap(feedback.module, name), name)
+        return Connection(source[0], target[0], WeightedMap(feedback.module, name), name)
 
 
 def _form(method: str, online: bool, form: str) -> Form:

@@ -123,7 +123,8 @@ def neuron_parameters(layer: SpikingLayer, decay: torch.Tensor, features: torch.
 
 def _flat(module: torch.nn.Module, prefix: str) -> list[tuple[str, torch.nn.Module]]:
     if isinstance(module, torch.nn.Sequential):
-        return [pair for name, child in module.named_children() for pair in _flat(child, f"{prefix}{name}.")]
+        places = zip(module._modules, module, strict=True)  # named_children leaves out a layer's second place
+        return [pair for name, child in places for pair in _flat(child, f"{prefix}{name}.")]
     if isinstance(module, OverTime):
         return _flat(module.module, prefix)
     return [(prefix.rstrip(".") or type(module).__name__, module)]

@@ -355,6 +355,30 @@ def test_nested_and_wrapped_networks_are_read() -> None:
         assert torch.equal(nn.SAF(wrapped)(x), nn.SAF(net)(x))
 
 
+def test_a_layer_may_stand_at_several_places() -> None:
+    linear, lif = torch.nn.Linear(12, 12), neurons(0.5, threshold=0.2)
+    net = torch.nn.Sequential(torch.nn.Linear(12, 12), lif, linear, lif, linear, lif).to(DTYPE)
+    x = images()
+    for method, form in METHODS:
+        output = nn.SAF(net, method, form=form)(x)  # type: ignore[arg-type]
+        assert torch.equal(output.detach(), net(x).detach())
+        assert 0.05 < float(output.detach().mean()) < 0.95
+    lateral = nn.Feedback(lif, lif, torch.nn.Linear(12, 12, bias=False).to(DTYPE))
+    refused("saf-feedback", lambda: nn.SAF(net, feedback=[lateral]))
+
+
+def test_a_bias_on_the_last_of_several_axes() -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(12, 9), neurons(0.5, 0.4)).to(DTYPE)
+    torch.nn.init.uniform_(net[0].bias, 0.0, 0.4)
+    x = torch.rand(4, 4, 3, 12, dtype=DTYPE)  # as many samples as steps: c_t must go along the steps
+    factors, results = torch.randn(4, 4, 3, 9, dtype=DTYPE), []
+    for block in (1, None):
+        output = nn.SAF(net, block=block)(x)
+        assert torch.equal(output.detach(), net(x).detach())
+        results.append(gradients(net, (factors * output).sum()))
+    assert all(relative(a, b) <= 1e-12 for a, b in zip(*results, strict=True))
+
+
 def test_thresholds_per_channel() -> None:
     net, x = convolutions(), torch.rand(3, 5, 2, 16, 16, dtype=DTYPE)
     net[1] = nn.LIF(tau_of(0.5), norm_input=False, threshold=torch.rand(6, 1, 1) + 0.5, spikes="single").to(DTYPE)

@@ -56,8 +56,8 @@ def test_layouts_folding_and_axes_agree(build: Callable[..., nn.TimeLayer]) -> N
     assert float(expected.detach().abs().sum()) > 0
     assert torch.equal(build(layout="TB")(x.transpose(0, 1).contiguous()).transpose(0, 1), expected)
     assert torch.equal(build(num_timesteps=20)(x.flatten(0, 1)), expected.flatten(0, 1))
-    empty = build()(x[:, :0])
-    assert empty.shape == (3, 0, N)
+    for none in (x[:, :0], x[:0]):
+        assert build()(none).shape == none.shape
 
 
 def test_chunks_equal_one_call_with_gradient(build: Callable[..., nn.TimeLayer]) -> None:
@@ -195,9 +195,22 @@ def test_readout_saves_nothing_it_does_not_need() -> None:
     assert sum(saved.values()) <= 4 * 64 + 2
 
 
-@pytest.mark.parametrize(("memory", "arrays"), [("store", 1), ("recompute", 1 + 2 / 32)])
-def test_saved_bytes_of_a_cuba_lif(memory: str, arrays: float) -> None:
-    """store: v alone; recompute: the input, and two states every 32 steps."""
+@pytest.mark.parametrize(
+    ("make", "memory", "arrays"),
+    [
+        (lambda **options: nn.CubaLIF(10.0, 5.0, **options), "store", 1),
+        (lambda **options: nn.CubaLIF(10.0, 5.0, **options), "recompute", 1 + 2 / 32),
+        (lambda **options: nn.CubaLIF(10.0, 5.0, learn_tau=True, **options), "store", 2),  # and what enters the synapse
+        (lambda **options: nn.ALIF(10.0, 5.0, **options), "store", 2),  # and b
+        (lambda **options: nn.ALIF(10.0, 5.0, **options), "recompute", 1 + 2 / 32),
+        # and what enters the neurons, and spikes
+        (lambda **options: nn.LIFRecurrent(10.0, torch.zeros(64, 64), **options), "store", 3),
+        (lambda **options: nn.LIFRecurrent(10.0, torch.zeros(64, 64), **options), "recompute", 2 + 2 / 32),
+    ],
+    ids=["cuba", "cuba-recompute", "cuba-learnt", "alif", "alif-recompute", "lif-rec", "lif-rec-recompute"],
+)
+def test_saved_bytes_are_linear_in_steps(make: Callable[..., Any], memory: str, arrays: float) -> None:
+    """v alone, or the input and the states of every 32nd step; and what the comments name."""
     saved: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -205,7 +218,7 @@ def test_saved_bytes_of_a_cuba_lif(memory: str, arrays: float) -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        nn.CubaLIF(10.0, 5.0, memory=memory)(torch.rand(4, 128, 64, requires_grad=True))
+        make(memory=memory)(torch.rand(4, 128, 64, requires_grad=True))
     assert sum(saved.values()) == pytest.approx(4 * 128 * 64 * arrays, rel=0.1)
 
 
