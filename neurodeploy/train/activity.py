@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from math import prod
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import torch
 
-from neurodeploy.nn import SpikingLayer, SumPool2d
+from neurodeploy.nn import NeuronLayer, SpikingLayer, SRMAlpha, SumPool2d
+from neurodeploy.nn.recurrent import Lateral
 from neurodeploy.quantize.guards import Guard, guard_weight
 
+_NEURONS = (NeuronLayer, SRMAlpha)
 _WEIGHTS = (torch.nn.Conv2d, torch.nn.Linear)
 _PASSING = (SumPool2d, torch.nn.Flatten, torch.nn.Dropout, torch.nn.Dropout2d, torch.nn.Identity)
 
@@ -20,7 +23,8 @@ class Activity:
     A synaptic operation (SynOp) is one incoming event times one target neuron, as the emulator counts them: a neuron at
     the border of a map is not counted for kernel positions outside it, a weight of 0 is counted. Weight layers are
     ``Conv2d`` and ``Linear``; what enters them are events, or events divided by the windows of ``AvgPool2d`` modules on
-    the way, which are multiplied back.
+    the way, which are multiplied back. The lateral connections of a recurrent layer are a weight layer of their own
+    (``<layer>.rec_connect``), into which the layer's spikes go. What runs several times in one pass adds up.
 
     Use as a context manager around forward passes; ``begin(recordings)`` before each of them.
 
@@ -33,7 +37,8 @@ class Activity:
         neuron_steps: spiking layer -> neurons times time steps of one recording.
         synops: weight layer -> float64 ``[B]``, synaptic operations per recording.
         fed_by: spiking layer -> the weight layer that ran last before it.
-        event_sizes: weight layer -> what one event is when it enters the layer; 1 without average pools before it.
+        event_sizes: weight layer, lateral ones aside -> what one event is when it enters the layer; 1 without average
+            pools before it.
     """
 
     def __init__(self, network: torch.nn.Module, *, differentiable: bool = False) -> None:
@@ -53,11 +58,15 @@ class Activity:
         self.event_sizes: dict[str, float] = {}
 
     def __enter__(self) -> "Activity":
+        connections = [module.rec_connect for module in self._network.modules() if isinstance(module, Lateral)]
+        # No hooks on matrices: the kernel multiplies with them, but not with those that have hooks.
+        matrices = {module for module in connections if isinstance(module, torch.nn.Linear)}
+        lateral = {module for connection in connections for module in connection.modules()}
         for name, module in self._network.named_modules():
-            if isinstance(module, SpikingLayer):
+            if isinstance(module, _NEURONS):
                 self._handles.append(module.register_forward_hook(self._after_neurons(name)))
-            elif isinstance(module, _WEIGHTS):
-                self._handles.append(module.register_forward_hook(self._after_weights(name)))
+            elif isinstance(module, _WEIGHTS) and module not in matrices:
+                self._handles.append(module.register_forward_hook(self._after_weights(name, module in lateral)))
             elif isinstance(module, (torch.nn.AvgPool2d, *_PASSING)):
                 self._handles.append(module.register_forward_hook(self._after_pool))
         return self
@@ -73,6 +82,7 @@ class Activity:
         """Start counting a forward pass over so many recordings, batch axis first."""
         self._recordings = recordings
         self._averaged.clear()
+        self._last_weights = ""
         for counts in (self.spikes, self.neuron_steps, self.synops, self.fed_by, self.event_sizes):
             counts.clear()
 
@@ -96,16 +106,23 @@ class Activity:
                 guards += guard_weight(weights, largest, float(after.threshold.detach().min()))
         return guards
 
-    def _after_neurons(self, name: str) -> Callable[[torch.nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
-        def hook(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            spikes = output if self._differentiable else output.detach()
-            self.spikes[name] = spikes.reshape(self._recordings, -1).sum(1).double()
-            self.neuron_steps[name] = output.numel() // self._recordings
+    def _after_neurons(self, name: str) -> Callable[[torch.nn.Module, tuple[torch.Tensor, ...], Any], None]:
+        def hook(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: Any) -> None:
+            spikes: torch.Tensor = output[0] if isinstance(output, tuple) else output  # with return_state
+            if not self._differentiable:
+                spikes = spikes.detach()
+            fired = spikes.reshape(self._recordings, -1).sum(1).double()
+            _add(self.spikes, name, fired)
+            self.neuron_steps[name] = self.neuron_steps.get(name, 0) + spikes.numel() // self._recordings
             self.fed_by[name] = self._last_weights
+            if isinstance(module, Lateral) and isinstance(module.rec_connect, torch.nn.Linear):
+                _add(self.synops, f"{name}.rec_connect".lstrip("."), fired * module.rec_connect.out_features)
 
         return hook
 
-    def _after_weights(self, name: str) -> Callable[[torch.nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
+    def _after_weights(
+        self, name: str, lateral: bool
+    ) -> Callable[[torch.nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
         def hook(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
             events = inputs[0] if self._differentiable else inputs[0].detach()
             if isinstance(module, torch.nn.Conv2d):
@@ -117,9 +134,10 @@ class Activity:
             else:
                 operations = events.reshape(self._recordings, -1).sum(1).double() * output.shape[-1]
             factor = self._averaged.get(id(inputs[0]), (None, 1))[1]
-            self.synops[name] = operations * factor
-            self.event_sizes[name] = 1 / factor
-            self._last_weights = name
+            _add(self.synops, name, operations * factor)
+            if not lateral:
+                self.event_sizes[name] = 1 / factor
+                self._last_weights = name
 
         return hook
 
@@ -131,6 +149,10 @@ class Activity:
             factor *= module.divisor_override or area
         if factor != 1:
             self._averaged[id(output)] = (output, factor)
+
+
+def _add(sums: dict[str, torch.Tensor], name: str, amount: torch.Tensor) -> None:
+    sums[name] = sums[name] + amount if name in sums else amount
 
 
 def fan_out_of_convolution(module: torch.nn.Conv2d, inputs: torch.Size, outputs: torch.Size) -> torch.Tensor:

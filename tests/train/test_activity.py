@@ -169,3 +169,54 @@ def test_weights_above_the_threshold_are_named():
             network(torch.ones(2, 1, 6, 6))
             guards = activity.weight_guards()
         assert [(guard.layer, guard.code) for guard in guards] == [("1", "weight-above-threshold")] * warned
+
+
+@pytest.mark.parametrize("kind", ["cuba", "matrix", "module"])
+def test_every_kind_of_neuron_is_counted(kind):
+    make = {
+        "cuba": lambda: nd.nn.CubaLIF(5.0, 3.0, norm_input=False, threshold=0.2),
+        "matrix": lambda: _recurrent(nn.Linear(4, 4)),
+        "module": lambda: _recurrent(nn.Sequential(nn.Linear(4, 4), nn.Tanh())),
+    }
+    network = nn.Sequential(nd.nn.SRMAlpha(2.0, threshold=0.3), nn.Linear(3, 4), make[kind](), nn.Linear(4, 2))
+    nn.init.constant_(network[1].weight, 0.2)
+    x = torch.rand(2, 30, 3)
+    plain, fired = network(x), network[:3](x).sum((1, 2)).double()
+    with Activity(network) as activity:
+        for _ in range(2):  # the second pass begins from nothing
+            activity.begin(2)
+            assert torch.equal(network(x), plain)
+            assert activity.fed_by == {"0": "", "2": "1"}
+            assert torch.equal(activity.spikes["2"], fired)
+            assert torch.equal(activity.synops["3"], 2 * fired)
+        if kind == "matrix":
+            assert network[2]._fused([4])  # a hook on the connections would keep the kernel from multiplying with them
+    assert fired.min() > 0
+
+
+def _recurrent(connect: nn.Module) -> nn.Module:
+    return nd.nn.LIFRecurrent(5.0, connect, norm_input=False, threshold=0.2)
+
+
+@pytest.mark.parametrize("kind", ["linear", "module", "convolution"])
+def test_lateral_operations(kind):
+    connect = {
+        "linear": nn.Linear(4, 4),
+        "module": nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 4)),
+        "convolution": nn.Conv2d(4, 4, 3, padding=1),
+    }[kind]
+    neurons = _recurrent(connect)
+    x = torch.rand(2, 12, 4, 5, 5) if kind == "convolution" else torch.rand(2, 12, 4)
+    with Activity(nn.Sequential(neurons)) as activity:
+        activity.begin(2)
+        spikes = neurons(x)
+    fired = spikes.flatten(1).sum(1).double()
+    assert fired.min() > 0
+    assert torch.equal(activity.spikes["0"], fired)
+    if kind == "convolution":
+        fan_out = fan_out_of_convolution(connect, torch.Size((4, 5, 5)), torch.Size((4, 5, 5)))
+        assert torch.equal(activity.synops["0.rec_connect"], (spikes.sum((1, 2)).double() * fan_out).sum((1, 2)))
+    else:
+        name, targets = ("0.rec_connect", 4) if kind == "linear" else ("0.rec_connect.0", 6)
+        assert torch.equal(activity.synops[name], fired * targets)
+    assert activity.fed_by == {"0": ""}
