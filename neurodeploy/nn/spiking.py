@@ -237,7 +237,7 @@ class IAF(NoLeak, SpikingLayer):
         layout: "BT" or "TB", the order of the first two axes.
         algorithm: how gradients are computed: a folder of ``kernels/``.
         memory: "store" every potential, or "recompute" from checkpoints (1/32 of the memory, the same bits).
-        stateful: start where the last call ended; see :class:`SpikingLayer`.
+        stateful: start where the last call ended; see :class:`NeuronLayer`.
         record_v: keep the potentials of the last call in ``v``, differentiable.
 
     Defaults and names follow sinabs 3.1.3, ``sinabs.layers.IAF``; ``threshold`` is its ``spike_threshold`` and

@@ -88,32 +88,69 @@ class DropoutLayer(_Strict):
     name: str | None = None
 
 
-class IafLayer(_Strict):
+class _NeuronLayer(_Strict):
+    """What layers of spiking neurons share.
+
+    ``recurrent`` adds lateral connections: weights from every neuron of the layer to every one, a step later, which
+    needs a linear layer before it.
+    """
+
+    threshold: Positive = 1.0
+    v_min: Annotated[float, Field(lt=0)] | None = None
+    spikes: Literal["multi", "single"] | Count = "multi"
+    reset: Literal["subtract", "zero"] = "subtract"
+    recurrent: bool = False
+    name: str | None = None
+
+
+class IafLayer(_NeuronLayer):
     """Integrate-and-fire neurons (``neurodeploy.nn.IAF``)."""
 
     type: Literal["iaf"]
-    threshold: Positive = 1.0
-    v_min: Annotated[float, Field(lt=0)] | None = None
-    spikes: Literal["multi", "single"] | Count = "multi"
-    reset: Literal["subtract", "zero"] = "subtract"
-    name: str | None = None
 
 
-class LifLayer(_Strict):
-    """Leaky integrate-and-fire neurons (``neurodeploy.nn.LIF``); ``tau_us`` is the membrane's time constant."""
+class _LeakyLayer(_NeuronLayer):
+    """Neurons whose potential decays; ``tau_us`` is the membrane's time constant."""
 
-    type: Literal["lif"]
     tau_us: Positive
     norm_input: bool = False
-    threshold: Positive = 1.0
-    v_min: Annotated[float, Field(lt=0)] | None = None
-    spikes: Literal["multi", "single"] | Count = "multi"
-    reset: Literal["subtract", "zero"] = "subtract"
+
+
+class LifLayer(_LeakyLayer):
+    """Leaky integrate-and-fire neurons (``neurodeploy.nn.LIF``)."""
+
+    type: Literal["lif"]
+
+
+class CubaLifLayer(_LeakyLayer):
+    """Neurons with a synaptic current (``neurodeploy.nn.CubaLIF``), whose time constant is ``tau_syn_us``."""
+
+    type: Literal["cuba_lif"]
+    tau_syn_us: Positive
+
+
+class AlifLayer(_LeakyLayer):
+    """Neurons whose threshold adapts (``neurodeploy.nn.ALIF``) with the time constant ``tau_adapt_us``."""
+
+    type: Literal["alif"]
+    tau_adapt_us: Positive
+    adapt_scale: Positive = 1.8
+    spikes: Literal["multi", "single"] | Count = "single"
+
+
+class LiLayer(_Strict):
+    """Leaky integrators (``neurodeploy.nn.LI``) as the last layer: the class is read from the summed potentials."""
+
+    type: Literal["li"]
+    tau_us: Positive
+    norm_input: bool = False
     name: str | None = None
 
 
+SpikingLayer = IafLayer | LifLayer | CubaLifLayer | AlifLayer
+
 Layer = Annotated[
-    ConvLayer | LinearLayer | SumPoolLayer | DropoutLayer | IafLayer | LifLayer, Field(discriminator="type")
+    ConvLayer | LinearLayer | SumPoolLayer | DropoutLayer | SpikingLayer | LiLayer, Field(discriminator="type")
 ]
 
 

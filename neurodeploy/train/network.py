@@ -2,19 +2,25 @@
 
 import importlib
 import sys
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from neurodeploy import nn
 from neurodeploy.errors import ConfigError
 from neurodeploy.train.config import (
+    AlifLayer,
     ConvLayer,
+    CubaLifLayer,
     DropoutLayer,
     IafLayer,
     LifLayer,
+    LiLayer,
     LinearLayer,
+    SpikingLayer,
     SumPoolLayer,
     SurrogateConfig,
     TrainConfig,
@@ -28,6 +34,14 @@ _SURROGATES: dict[str, type[nn.SingleExponential | nn.PeriodicExponential | nn.B
     "arctan": nn.Arctan,
 }
 
+_NEURONS: dict[type[SpikingLayer], tuple[Callable[..., torch.nn.Module], Callable[..., torch.nn.Module]]] = {
+    IafLayer: (nn.IAF, nn.IAFRecurrent),
+    LifLayer: (nn.LIF, nn.LIFRecurrent),
+    CubaLifLayer: (nn.CubaLIF, nn.CubaLIFRecurrent),
+    AlifLayer: (nn.ALIF, nn.ALIFRecurrent),
+}
+"""Alone, and with lateral connections."""
+
 
 def build_network(
     config: TrainConfig, *, input_shape: tuple[int, int, int], n_time_steps: int, n_classes: int
@@ -37,7 +51,8 @@ def build_network(
     Args:
         config: the training configuration.
         input_shape: ``(C, H, W)`` of one time step.
-        n_time_steps: T; the module takes the folded batch ``[B * T, C, H, W]`` and returns spikes ``[B * T, outputs]``.
+        n_time_steps: T; the module takes the folded batch ``[B * T, C, H, W]`` and returns spikes (or the last
+            layer's potentials) ``[B * T, outputs]``.
         n_classes: outputs that are needed at least.
 
     Raises:
@@ -47,7 +62,7 @@ def build_network(
         return _call_factory(config, input_shape, n_time_steps, n_classes)
     modules: OrderedDict[str, torch.nn.Module] = OrderedDict()
     shape: tuple[int, ...] = input_shape
-    numbers = {"conv": 0, "iaf": 0, "lif": 0, "sum_pool": 0, "linear": 0, "dropout": 0}
+    numbers: Counter[str] = Counter()
     for i, layer in enumerate(config.network.layers):
         numbers[layer.type] += 1
         name = layer.name or f"{layer.type}{numbers[layer.type]}"
@@ -76,14 +91,19 @@ def build_network(
                 shape = (shape[0], shape[1] // layer.kernel, shape[2] // layer.kernel)
             case DropoutLayer():
                 modules[name] = torch.nn.Dropout(layer.p)
-            case IafLayer() | LifLayer():
-                modules[name] = _neurons(config, layer, n_time_steps)
+            case LiLayer():
+                if layer is not config.network.layers[-1]:
+                    raise _misfit(i, "li gives potentials to the layer after it", "end with it, or use lif")
+                tau_mem = layer.tau_us / config.data.dt_us
+                modules[name] = nn.LI(tau_mem, norm_input=layer.norm_input, num_timesteps=n_time_steps)
+            case IafLayer() | LifLayer() | CubaLifLayer() | AlifLayer():
+                modules[name] = _neurons(i, config, layer, shape, n_time_steps)
     last = config.network.layers[-1]
-    if not isinstance(last, IafLayer | LifLayer):
+    if not isinstance(last, SpikingLayer | LiLayer):
         raise _misfit(
             len(config.network.layers) - 1,
             f"the last layer is {last.type}",
-            "end with iaf or lif: the class is read from output spikes",
+            "end with iaf or lif (or cuba_lif, alif, li): the class is read from output spikes or potentials",
         )
     if len(shape) == 3:
         modules["flatten_output"] = torch.nn.Flatten()
@@ -109,28 +129,31 @@ def _conv(i: int, layer: ConvLayer, shape: tuple[int, ...]) -> tuple[torch.nn.Mo
     return module, (layer.features, *sides)
 
 
-def _neurons(config: TrainConfig, layer: IafLayer | LifLayer, n_time_steps: int) -> torch.nn.Module:
-    if isinstance(layer, LifLayer):
-        return nn.LIF(
-            tau_mem=layer.tau_us / config.data.dt_us,
-            norm_input=layer.norm_input,
-            threshold=layer.threshold,
-            v_min=layer.v_min,
-            spikes=layer.spikes,
-            reset=layer.reset,
-            surrogate=_surrogate(config.surrogate),
-            num_timesteps=n_time_steps,
-            algorithm=config.algorithm,
-        )
-    return nn.IAF(
-        threshold=layer.threshold,
-        v_min=layer.v_min,
-        spikes=layer.spikes,
-        reset=layer.reset,
-        surrogate=_surrogate(config.surrogate),
-        num_timesteps=n_time_steps,
-        algorithm=config.algorithm,
-    )
+def _neurons(
+    i: int, config: TrainConfig, layer: SpikingLayer, shape: tuple[int, ...], n_time_steps: int
+) -> torch.nn.Module:
+    options: dict[str, Any] = {
+        "threshold": layer.threshold,
+        "v_min": layer.v_min,
+        "spikes": layer.spikes,
+        "reset": layer.reset,
+        "surrogate": _surrogate(config.surrogate),
+        "num_timesteps": n_time_steps,
+        "algorithm": config.algorithm,
+    }
+    dt_us = config.data.dt_us
+    if not isinstance(layer, IafLayer):
+        options |= {"tau_mem": layer.tau_us / dt_us, "norm_input": layer.norm_input}
+    if isinstance(layer, CubaLifLayer):
+        options["tau_syn"] = layer.tau_syn_us / dt_us
+    if isinstance(layer, AlifLayer):
+        options |= {"tau_adapt": layer.tau_adapt_us / dt_us, "adapt_scale": layer.adapt_scale}
+    plain, recurrent = _NEURONS[type(layer)]
+    if not layer.recurrent:
+        return plain(**options)
+    if len(shape) != 1:
+        raise _misfit(i, f"recurrent neurons on a map of {shape}", "put a linear layer before them")
+    return recurrent(rec_connect=torch.nn.Linear(shape[0], shape[0], bias=False), **options)
 
 
 def _surrogate(config: SurrogateConfig) -> nn.Surrogate:

@@ -150,36 +150,31 @@ def test_more_than_a_potential_equals_reference(algorithm: Kernel, neuron: Neuro
 
 
 def compare_with_reference(algorithm: Kernel, neuron: Neuron, extras: tuple[str, ...]) -> None:
-    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 2e-4)):
-        for per_neuron, time_major, memory in product((False, True), (False, True), MEMORIES):
-            x, values, state = case(dtype=dtype, per_neuron=per_neuron, extras=extras)
-            spikes, v, final = algorithm.reference.forward(x, values, state, neuron)
-            laid_out = x.transpose(0, 1).contiguous() if time_major else x
-            got, got_final, saved = algorithm.forward(
-                laid_out, values, state, neuron, memory=memory, time_major=time_major
-            )
-            assert torch.equal(got.transpose(0, 1) if time_major else got, spikes)
-            assert torch.equal(got_final, final)
-            g, h, last = output_gradients(x, state)
-            expected = algorithm.reference.backward(g, h, last, x, v, values, state, neuron)
-            if time_major:
-                g, h = g.transpose(0, 1).contiguous(), h.transpose(0, 1).contiguous()
-            grads = algorithm.backward(g, h, last, saved)
-            if time_major:
-                grads = grads._replace(x=grads.x.transpose(0, 1))
-            assert_same(grads, expected, tolerance)
+    for dtype, per_neuron in product((torch.float64, torch.float32), (False, True)):
+        compare_case(algorithm, neuron, case(dtype=dtype, per_neuron=per_neuron, extras=extras))
+
+
+def compare_case(algorithm: Kernel, neuron: Neuron, inputs: tuple[torch.Tensor, Parameters, torch.Tensor]) -> None:
+    """Spikes and final state have the reference's bits; gradients are its to rounding."""
+    x, values, state = inputs
+    spikes, v, final = algorithm.reference.forward(x, values, state, neuron)
+    g, h, last = output_gradients(x, state)
+    expected = algorithm.reference.backward(g, h, last, x, v, values, state, neuron)
+    for time_major, memory in product((False, True), MEMORIES):
+        laid_out, *gradients = (t.transpose(0, 1).contiguous() if time_major else t for t in (x, g, h))
+        got, got_final, saved = algorithm.forward(laid_out, values, state, neuron, memory=memory, time_major=time_major)
+        assert torch.equal(got.transpose(0, 1) if time_major else got, spikes)
+        assert torch.equal(got_final, final)
+        grads = algorithm.backward(*gradients, last, saved)
+        if time_major:
+            grads = grads._replace(x=grads.x.transpose(0, 1))
+        assert_same(grads, expected, 1e-12 if x.dtype == torch.float64 else 2e-4)
 
 
 @pytest.mark.parametrize("surrogate", KINDS, ids=lambda k: k.__name__)
 def test_surrogates_equal_reference(algorithm: Kernel, surrogate: type) -> None:
-    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 2e-4)):
-        x, values, state = case(dtype=dtype)
-        neuron = Neuron(surrogate=surrogate(0.7))
-        _, v, _ = algorithm.reference.forward(x, values, state, neuron)
-        g, h, last = output_gradients(x, state)
-        expected = algorithm.reference.backward(g, h, last, x, v, values, state, neuron)
-        _, _, saved = algorithm.forward(x, values, state, neuron)
-        assert_same(algorithm.backward(g, h, last, saved), expected, tolerance)
+    for dtype in (torch.float64, torch.float32):
+        compare_case(algorithm, Neuron(surrogate=surrogate(0.7)), case(dtype=dtype))
 
 
 def test_recorded_potential_equals_reference(algorithm: Kernel) -> None:
@@ -204,8 +199,12 @@ def test_gradcheck_of_more_than_a_potential(algorithm: Kernel, reset: str, extra
 
 
 def gradcheck(algorithm: Kernel, reset: str, surrogate: object, extras: tuple[str, ...]) -> None:
-    for (v_min, position), memory in product(
-        ((None, "after_reset"), (-0.2, "after_reset"), (-0.2, "before_threshold")), MEMORIES
+    # test_recompute_has_the_bits_of_store compares the two for soft spikes too.
+    for v_min, position, memory in (
+        (None, "after_reset", "store"),
+        (-0.2, "after_reset", "store"),
+        (-0.2, "before_threshold", "store"),
+        (-0.2, "after_reset", "recompute"),
     ):
         neuron = Neuron(
             reset=reset,  # type: ignore[arg-type]
@@ -274,15 +273,8 @@ def test_compiles_as_one_graph(algorithm: Kernel, memory: kernel.Memory, few_ext
 def test_odd_shapes(algorithm: Kernel, shape: tuple[int, int, int], extras: tuple[str, ...]) -> None:
     if "lateral" in extras and shape[2] > 100:
         shape = (shape[0], shape[1], shape[2] // 8 + 1)  # the reference adds up one neuron after the other
-    for dtype, memory in product((torch.float32, torch.float64), MEMORIES):
-        x, values, state = case(*shape, dtype=dtype, extras=extras)
-        spikes, v, final = algorithm.reference.forward(x, values, state, Neuron())
-        got, got_final, saved = algorithm.forward(x, values, state, Neuron(), memory=memory)
-        assert torch.equal(got, spikes)
-        assert torch.equal(got_final, final)
-        g, h, last = output_gradients(x, state)
-        expected = algorithm.reference.backward(g, h, last, x, v, values, state, Neuron())
-        assert_same(algorithm.backward(g, h, last, saved), expected, 1e-12 if dtype == torch.float64 else 2e-4)
+    for dtype in (torch.float32, torch.float64):
+        compare_case(algorithm, Neuron(), case(*shape, dtype=dtype, extras=extras))
 
 
 @pytest.mark.parametrize("shape", [(2, 0, 3), (0, 5, 3), (2, 5, 0), (0, 0, 0)])
@@ -401,8 +393,11 @@ def test_threads_do_not_change_a_bit(algorithm: Kernel, shape: tuple[int, int, i
 
 
 def test_recompute_has_the_bits_of_store(algorithm: Kernel, extras: tuple[str, ...]) -> None:
-    for neuron, steps in product(NEURONS[::4] if extras else NEURONS, (1, 32, 70)):
-        x, values, state = case(2, steps, 9, torch.float32, extras=extras)
+    for neuron, steps in product(
+        (*(NEURONS[::4] if extras else NEURONS), *(replace(one, soft_spikes=True) for one in NEURONS[::9])), (1, 32, 70)
+    ):
+        dtype = torch.float64 if neuron.soft_spikes else torch.float32
+        x, values, state = case(2, steps, 9, dtype, extras=extras)
         g, h, last = output_gradients(x, state)
         results = []
         for memory in MEMORIES:

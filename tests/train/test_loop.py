@@ -10,10 +10,13 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from neurodeploy import nn
 from neurodeploy.errors import ConfigError, EventError, TrainError
 from neurodeploy.events import load_npz, save_npz
 from neurodeploy.train import evaluate, load_config, load_trained, save_config, train
 from neurodeploy.train.checkpoint import checkpoint_path, latest_checkpoint
+from neurodeploy.train.data import load_batch
+from tests.cli.command_line import CommandLine
 from tests.train.toy import SIZE, toy_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -219,6 +222,11 @@ def test_load_trained_refuses_what_does_not_belong_together(finished, tmp_path):
         ([{"type": "linear", "features": 3, "name": "a"}, {"type": "iaf", "name": "a"}], "taken"),
         ([{"type": "linear", "features": 3, "name": "append"}, {"type": "iaf"}], "'append' is taken, reserved"),
         ([{"type": "iaf", "name": "flatten_linear1"}, {"type": "linear", "features": 3}, {"type": "iaf"}], "reserved"),
+        (
+            [{"type": "iaf", "recurrent": True}, {"type": "linear", "features": 3}, {"type": "iaf"}],
+            "recurrent neurons on",
+        ),
+        ([{"type": "li", "tau_us": 1e3}, {"type": "linear", "features": 3}, {"type": "iaf"}], "li gives potentials"),
     ],
 )
 def test_networks_that_do_not_fit(tmp_path, layers, message):
@@ -389,3 +397,41 @@ def test_learning_rate_schedule():
     assert np.all(np.diff(rates[20:]) < 0)
     flat = OptimizerConfig(lr=2.0)
     assert {learning_rate(flat, step, 10) for step in range(10)} == {2.0}
+
+
+LEAK = {"tau_us": 3000.0}
+
+
+@pytest.mark.parametrize(
+    ("hidden", "last", "kinds"),
+    [
+        ({"type": "cuba_lif", "tau_syn_us": 2000.0, **LEAK}, {"type": "li", **LEAK}, (nn.CubaLIF, nn.LI)),
+        ({"type": "alif", "tau_adapt_us": 9000.0, **LEAK}, {"type": "iaf"}, (nn.ALIF, nn.IAF)),
+        ({"type": "lif", "recurrent": True, **LEAK}, {"type": "lif", **LEAK}, (nn.LIFRecurrent, nn.LIF)),
+        ({"type": "iaf", "recurrent": True}, {"type": "li", **LEAK}, (nn.IAFRecurrent, nn.LI)),
+    ],
+    ids=lambda value: value["type"] if isinstance(value, dict) else None,
+)
+def test_every_kind_of_neuron_trains_and_comes_back(tmp_path, hidden, last, kinds):
+    layers = [{"type": "linear", "features": 12}, hidden, {"type": "linear", "features": 3}, last]
+    config = toy_config(tmp_path / "data", network={"layers": layers}, epochs=6)
+    result = train(config, tmp_path / "run", quiet=True)
+    assert tuple(type(layer) for layer in result.network if isinstance(layer, nn.TimeLayer)) == kinds
+    assert result.metrics[-1]["loss"] < result.metrics[0]["loss"]
+    rates, name = result.metrics[-1]["rates"], f"{hidden['type']}1"
+    assert rates[name] > 0
+    assert (f"{name}.rec_connect" in result.metrics[-1]["layer_synops"]) == hidden.get("recurrent", False)
+    assert len(rates) == 2 - (last["type"] == "li")  # which fires no spikes
+    network, _ = load_trained(result.run)
+    x, _ = load_batch(result.data, result.data.test, np.arange(8))
+    assert torch.equal(network(x), result.network(x))
+
+
+def test_the_verb_trains_what_no_graph_holds(tmp_path, monkeypatch, capsys):
+    layers = [{"type": "linear", "features": 3}, {"type": "lif", "recurrent": True, **LEAK}]
+    save_config(tmp_path / "c.yaml", toy_config(tmp_path / "data", network={"layers": layers}, epochs=1))
+    done = CommandLine(monkeypatch, capsys)("train", tmp_path / "c.yaml", "--out", tmp_path / "run")
+    assert done.code == 0
+    assert "wrote no graph.onnx" in done.out + done.err
+    assert (tmp_path / "run" / "model.safetensors").exists()
+    assert not (tmp_path / "run" / "graph.onnx").exists()
