@@ -57,7 +57,7 @@ def load_graph(path: str | Path) -> Graph:
     if not is_own(model):
         raise GraphError(
             f"{path}: an ONNX file, but not a graph of neurodeploy.",
-            remedy="load the network's weights into a torch module and use nd.trace(module, sample).",
+            remedy="read networks of other tools with nd.load(path), and convert them with nd.convert.",
             code="foreign-file",
         )
     return from_onnx(path, model, data)

@@ -17,11 +17,11 @@ def save(graph: Graph, path: str | Path, **options: Any) -> tuple[Fidelity, ...]
 
     Args:
         graph: float or integer.
-        path: ``.nir`` (options: see ``save_nir``), or the suffix of the graph's own format (no options).
+        path: ``.nir`` (options: see ``save_nir``) or ``.onnx`` (options: see ``save_graph``).
         options: passed to the writer.
 
     Returns:
-        What became of each node; empty for the graph's own format, which says everything.
+        What became of each node; empty for ``.onnx``, which says everything.
 
     Raises:
         GraphError: an unknown option, or the graph cannot be written in this format.

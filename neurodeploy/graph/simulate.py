@@ -27,7 +27,7 @@ def simulate(
         The output, ``(T, *shape)`` or ``(B, T, *shape)``; with ``record`` a dictionary of them by node.
 
     Raises:
-        GraphError: the raster does not fit, or the graph cannot be run (see ``to_torch``).
+        GraphError: the raster does not fit, another dtype, or the graph cannot be run (see ``to_torch``).
     """
     import torch
 
@@ -43,6 +43,8 @@ def simulate(
             code="raster-shape",
         )
     single = raster.ndim == len(shape) + 1
+    if dtype not in ("float32", "float64", None):
+        raise GraphError(f"dtype is {dtype!r}.", remedy="choose 'float32', 'float64' or None.", code="option")
     batch = torch.from_numpy(np.ascontiguousarray(raster, np.float64 if dtype == "float64" else np.float32))
     module = to_torch(graph, {"float32": torch.float32, "float64": torch.float64, None: None}[dtype])
     batch = batch[None] if single else batch

@@ -385,3 +385,5 @@ def test_simulate_takes_arrays():
     assert simulate(graph, x, dtype="float64").dtype == np.float64
     with pytest.raises(GraphError, match="raster has shape"):
         simulate(graph, x[0])
+    with pytest.raises(GraphError, match="dtype is 'float16'"):
+        simulate(graph, x, dtype="float16")
