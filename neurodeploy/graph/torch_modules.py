@@ -65,6 +65,9 @@ _REMEDIES = {
     "IAFRecurrent": "recurrent connections are not supported; use IAF",
     "LIFRecurrent": "recurrent connections are not supported; use LIF",
     "ALIFRecurrent": "recurrent connections are not supported; use LIF",
+    "RecurrentSequential": "recurrent connections are not supported; use SequentialState",
+    "ElementWiseRecurrentContainer": "recurrent connections are not supported; use the module in it",
+    "LinearRecurrentContainer": "recurrent connections are not supported; use the module in it",
     "ALIF": "adapting thresholds are not supported; use LIF",
     "CubaLIFRecurrent": "recurrent connections are not supported; use CubaLIF",
     "SRMAlpha": "a synapse with a rise time is not supported; use CubaLIF",
@@ -77,6 +80,8 @@ _SUPPORTED = (
     "Conv2d, Linear, BatchNorm2d, AvgPool2d, AdaptiveAvgPool2d, SumPool2d, Flatten, ReLU, Dropout, Identity, Merge, "
     "and layers of integrate-and-fire neurons of neurodeploy, sinabs, snnTorch, SpikingJelly and Norse"
 )
+
+_LIBRARIES = ("torch", "sinabs", "neurodeploy", "spikingjelly", "norse")
 
 #: SpikingJelly's layers that are torch's with a time axis.
 _JELLY = "spikingjelly.activation_based.layer"
@@ -99,7 +104,7 @@ def is_leaf(name: str, module: torch.nn.Module) -> bool:
     if _is_own_sum_pool(module):
         return True
     library = type(module).__module__.split(".")[0]
-    known = library in ("torch", "sinabs", "neurodeploy", "spikingjelly") and type(module).__name__ in _REMEDIES
+    known = library in _LIBRARIES and type(module).__name__ in _REMEDIES
     empty = not any(True for _ in module.children())
     computes = library == "torch" and empty and not isinstance(module, _CONTAINERS)
     if known or computes or is_from(module, "sinabs.layers", "StatefulLayer"):

@@ -67,8 +67,9 @@ def read_peer(name: str, module: Any, shape: Shape) -> Cell:
 
 def starts_elsewhere(module: Any, given: Sequence[torch.Tensor]) -> bool:
     """Whether states handed to a layer of neurons differ from those that it starts from by itself."""
-    rests = module.p.v_leak if is_from(module, _FAMILIES[2][1], *_FAMILIES[2][2]) and hasattr(module.p, "v_leak") else 0
-    starts_at_zero = not bool(torch.as_tensor(rests).any())
+    p = getattr(module, "p", None)  # Norse's neurons start from their leak or reset potential, the others from 0
+    start = 0 if p is None else getattr(p, "v_leak", getattr(p, "v_reset", 0))
+    starts_at_zero = not bool(torch.as_tensor(start).any())
     return bool(given) and not (starts_at_zero and all(not bool(state.any()) for state in given))
 
 

@@ -47,7 +47,8 @@ def trace(module: torch.nn.Module, sample: torch.Tensor, *, compare: Compare | N
     ``"lif.synapse"``. Parameters become float32. States that layers hold or return are not taken over.
 
     A network that calls its layers once per time step (a loop over time, ``norse.torch.Lift``) is read from a sample of
-    one time step: what the loop does in this step is taken to be what it does in all of them.
+    one time step: what the loop does in this step is taken to be what it does in all of them. Layers that are not
+    called in it, such as recurrent connections that a first step skips, are named in ``notes``.
 
     Args:
         module: a network of Conv2d, Linear, BatchNorm2d, AvgPool2d, AdaptiveAvgPool2d, SumPool2d, Flatten, ReLU,
@@ -110,6 +111,7 @@ class _Tracer(TorchFunctionMode):
         self.notes: dict[str, list[str]] = {}
         self.values: dict[int, _Value] = {}
         self.path: list[torch.nn.Module] = []
+        self.entered: set[int] = set()
         self.leaf: torch.nn.Module | None = None
         shape = tuple(sample.shape[-features:])
         self._define(self._free("input"), Input(shape), [], sample)
@@ -134,6 +136,9 @@ class _Tracer(TorchFunctionMode):
                 code="output",
             )
         (value,) = outputs.values()
+        for part in self.module.modules():
+            if any(True for _ in part.parameters(recurse=False)) and id(part) not in self.entered:
+                self._remark("has parameters and was not called in this pass", self._name(part))
         name = self._free("output")
         self.nodes[name] = Output()
         self.edges.append((value.node, name))
@@ -159,6 +164,7 @@ class _Tracer(TorchFunctionMode):
 
     def _enter(self, part: torch.nn.Module, _args: Any, _kwargs: Any) -> None:
         self.path.append(part)
+        self.entered.add(id(part))
         if self.leaf is None and is_leaf(self._name(part), part):
             self.leaf = part
 
@@ -243,9 +249,11 @@ class _Tracer(TorchFunctionMode):
             if name in _RELU:
                 self._define(self._free("relu"), Relu(), inputs, result)
                 return
-            if name in _STEPS and len(inputs) == 1 and _same_items(inputs[0].tensor, result, args[1:]):
+            if name in _STEPS and self._is_the_step(inputs, result, args[1:]):
                 self._same(inputs[0], result)
                 return
+            if name in _STEPS and not result.numel():
+                return  # the steps behind the only one
             if name in _CONCAT and self._joins_channels(args, kwargs, inputs, result):
                 self._define(self._free("concat"), Concat(), inputs, result)
                 return
@@ -269,6 +277,14 @@ class _Tracer(TorchFunctionMode):
             remedy=remedy,
             code="operation",
         )
+
+    def _is_the_step(self, inputs: list[_Value], result: torch.Tensor, index: Sequence[Any]) -> bool:
+        """Whether one step was taken out of, or put into, an axis of length 1: the same numbers in the same order."""
+        parts = index[0] if len(index) == 1 and isinstance(index[0], tuple) else index
+        plain = all(part is None or part is ... or isinstance(part, int | slice) for part in parts)
+        (value, *others) = inputs
+        sizes = [[size for size in tensor.shape if size != 1] for tensor in (value.tensor, result)]
+        return not others and plain and sizes[0] == sizes[1] and self._fits(result, value.shape)
 
     def _joins_channels(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], inputs: list[_Value], result: torch.Tensor
@@ -302,7 +318,16 @@ class _Tracer(TorchFunctionMode):
             )
         self.nodes[name] = node
         self.edges += [(value.node, name) for value in inputs]
+        if any(value.tensor is result for value in inputs):
+            self._forget_views(result)
         self.values[id(result)] = _Value(result, name, shape)
+
+    def _forget_views(self, changed: torch.Tensor) -> None:
+        """Other tensors with the numbers of one that was written into are no node's output any more."""
+        storage = changed.untyped_storage().data_ptr()
+        self.values = {
+            key: value for key, value in self.values.items() if value.tensor.untyped_storage().data_ptr() != storage
+        }
 
     def _same(self, value: _Value, result: torch.Tensor) -> None:
         self.values[id(result)] = _Value(result, value.node, value.shape)
@@ -327,13 +352,6 @@ class _Tracer(TorchFunctionMode):
 
     def _remark(self, text: str, name: str) -> None:
         self.notes.setdefault(text, []).append(name)
-
-
-def _same_items(before: torch.Tensor, after: torch.Tensor, index: Sequence[Any]) -> bool:
-    """Whether one step was taken out of, or put into, an axis of length 1: the same numbers in the same order."""
-    parts = index[0] if len(index) == 1 and isinstance(index[0], tuple) else index
-    plain = all(part is None or part is ... or isinstance(part, int | slice) for part in parts)
-    return plain and [size for size in before.shape if size != 1] == [size for size in after.shape if size != 1]
 
 
 def _tensors(value: Any) -> Iterable[torch.Tensor]:

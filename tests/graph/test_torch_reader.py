@@ -213,6 +213,42 @@ def test_neurons_with_a_current_and_neurons_without_spikes(library):
     np.testing.assert_allclose(simulate(graph, x.numpy()), expected, rtol=1e-5, atol=1e-6)
 
 
+class Rewritten(nn.Module):
+    """Writes into a tensor of which there is another view, and uses what ``used`` says."""
+
+    def __init__(self, used):
+        super().__init__()
+        self.a, self.b, self.used = nn.Linear(8, 8), nn.Linear(8, 4), used
+
+    def forward(self, x):
+        written = self.a(x)
+        view = written.view(3, 8)
+        written = nn.functional.relu(written, inplace=True)
+        return self.b({"written": written, "view": view}[self.used])
+
+
+def test_writing_into_a_tensor_changes_its_views_too():
+    graph = trace(Rewritten("written"), torch.ones(3, 8))
+    assert graph.predecessors("b") == ("relu",)
+    assert "b" in refusal(Rewritten("view"), torch.ones(3, 8), "module-call")
+
+
+def test_layers_that_a_pass_leaves_out_are_named():
+    class Skips(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.lateral = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            out = self.first(x[0])
+            for step in x[1:]:
+                out = self.first(step) + self.lateral(out)
+            return out
+
+    graph = trace(Skips(), torch.ones(1, 2, 4))
+    assert graph.notes == ("has parameters and was not called in this pass: lateral.",)
+
+
 def test_a_module_named_like_the_input():
     class Net(nn.Module):
         def __init__(self):
@@ -295,6 +331,7 @@ def test_options_without_equivalent_are_refused(module, code, word):
         (lambda net, x: nn.functional.max_pool2d(net.a(x), 2), "operation", "fine-tune"),
         (lambda net, x: net.a(x)[:, [2, 1, 0]], "operation", "__getitem__"),
         (lambda net, x: net.a(x)[:, :1], "operation", "__getitem__"),
+        (lambda net, x: torch.stack([net.a(x)], 3), "operation", "stack"),
         (lambda net, x: net.a(x) * 2, "operation", "mul"),
         (lambda net, x: net.a(x) + 1, "operation", "add"),
         (lambda net, x: torch.stack([net.a(x[:, t]) for t in range(3)], 1), "operation", "loop over time"),

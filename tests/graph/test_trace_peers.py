@@ -282,6 +282,7 @@ class TestNorse:
         norse = pytest.importorskip("norse.torch")
         refused(norse.LIFAdExCell(), "LIFAdExCell")
         refused(norse.LIFRecurrentCell(N, N), "LIFRecurrentCell")
+        refused(norse.RecurrentSequential(nn.Linear(N, N), norse.LIFBoxCell()), "RecurrentSequential")
 
 
 def test_neurons_may_be_asked_to_fire_at_the_threshold() -> None:
