@@ -270,7 +270,10 @@ class Mapped(Protocol):
         ...
 
     def report(self) -> dict[str, Any]:
-        """JSON-ready data for ``mapping.json``: per layer its core, what it needs, and which cores would hold it."""
+        """JSON-ready data for ``mapping.json``.
+
+        Per layer its core, what it needs, and which cores would hold it; per input the layers that take its events.
+        """
         ...
 
 

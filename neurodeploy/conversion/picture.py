@@ -19,7 +19,8 @@ def curve_picture(curve: LatencyCurve, accuracy_ann: float) -> str:
 
     left, right, top, bottom, width, height = 62, 34, 34, 62, 640, 376
     times = [point.latency_us for point in curve.points]
-    low = math.floor(10 * min([point.accuracy for point in curve.points] + [accuracy_ann]) - 1e-9) / 10
+    lowest = min([point.accuracy for point in curve.points] + [accuracy_ann])
+    low = max(0, math.floor(10 * lowest - 1e-9)) / 10
     first, last = math.log(times[0]), math.log(times[-1])
 
     def x(latency_us: float) -> float:

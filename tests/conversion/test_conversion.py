@@ -10,6 +10,8 @@ torch = pytest.importorskip("torch")
 import neurodeploy as nd  # noqa: E402
 from neurodeploy.conversion.balance import LARGEST_SPREAD, activation_scales, ann_layers, spiking_graph  # noqa: E402
 from neurodeploy.conversion.images import Coding, EncodedImages, Images  # noqa: E402
+from neurodeploy.conversion.latency import LatencyCurve, LatencyPoint  # noqa: E402
+from neurodeploy.conversion.picture import curve_picture  # noqa: E402
 from neurodeploy.conversion.pooling import pool_into_linear  # noqa: E402
 from neurodeploy.conversion.torch_ann import AnnModule, activations, answers  # noqa: E402
 from neurodeploy.errors import ConvertError, EventError, GraphError  # noqa: E402
@@ -247,6 +249,13 @@ def test_the_event_driven_curve_ends_where_the_whole_recording_does():
     assert curve.points[-1].accuracy == np.mean(np.array(answers_) == images.labels)
     assert curve.points[0].synops < curve.points[-1].synops
     assert nd.latency_curve(deployment, recordings, [8_000, 64_000], threads=3) == curve
+
+
+def test_the_curve_of_wrong_answers_begins_at_zero():
+    points = (LatencyPoint(1000, 0.0, 1.0, 1.0), LatencyPoint(2000, 0.25, 2.0, 2.0))
+    picture = curve_picture(LatencyCurve(points, 4, "images", "chip"), 0.5)
+    assert ">0%<" in picture
+    assert ">-" not in picture
 
 
 def test_what_cannot_be_converted_is_refused_by_name():
