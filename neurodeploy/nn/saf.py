@@ -58,7 +58,7 @@ class SAF(torch.nn.Module):
         slope: derivative of "saf_f": "clamp" (spike representation, the exact derivative of the firing rate's limit) or
             the layers' own "surrogate".
         feedback: connections back or sideways, one step delayed. Errors do not travel back over them.
-        block: time steps run at once; None is all of a window. Memory grows with it; small layers are faster for it,
+        chunk: time steps run at once; None is all of a window. Memory grows with it; small layers are faster for it,
             large ones are not. Feedback and ``online`` need 1.
 
     Raises:
@@ -74,7 +74,7 @@ class SAF(torch.nn.Module):
         form: Literal["auto", "closed", "recurrent"] = "auto",
         slope: Slope = "clamp",
         feedback: Sequence[Feedback] = (),
-        block: int | None = 1,
+        chunk: int | None = 1,
     ) -> None:
         super().__init__()
         self.net = net
@@ -84,15 +84,19 @@ class SAF(torch.nn.Module):
         self.form = _form(method, online, form)
         if slope not in ("clamp", "surrogate"):
             raise KernelError(f"slope is {slope!r}.", remedy="choose 'clamp' or 'surrogate'.", code="saf-slope")
-        if block != 1 and (online or feedback):
+        if chunk != 1 and (online or feedback):
             raise KernelError(
-                f"block is {block}, but {'weights change' if online else 'feedback arrives'} after every step.",
-                remedy="leave block out, or give 1.",
-                code="saf-block",
+                f"chunk is {chunk}, but {'weights change' if online else 'feedback arrives'} after every step.",
+                remedy="leave chunk out, or give 1.",
+                code="saf-chunk",
             )
-        if block is not None and block < 1:
-            raise KernelError(f"block is {block}.", remedy="give a number of steps above 0.", code="saf-block")
-        self.block = block
+        if chunk is not None and (isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1):
+            raise KernelError(
+                f"chunk is {chunk!r}.",
+                remedy="give a whole number of steps above 0, or None for all at once.",
+                code="saf-chunk",
+            )
+        self.chunk = chunk
         self._stages = stages(net)
         self._connections = [self._connection(number, item) for number, item in enumerate(feedback)]
         self.feedback = torch.nn.ModuleList(item.module for item in feedback)
@@ -123,7 +127,7 @@ class SAF(torch.nn.Module):
             return self.advance(x)
         if steps > 1:
             with torch.no_grad():
-                for part in torch.split(x[:, :-1], self.block or steps, 1):
+                for part in torch.split(x[:, :-1], self.chunk or steps, 1):
                     self._window.run(part.transpose(0, 1))
         last = self._window.run(x[:, -1:].transpose(0, 1), clamp=self.slope == "clamp")
         return last.a[0] / self._window.sum
@@ -150,7 +154,7 @@ class SAF(torch.nn.Module):
             )
         self._check_weights()
         outputs = []
-        for part in torch.split(x.transpose(0, 1), self.block or x.shape[1]):
+        for part in torch.split(x.transpose(0, 1), self.chunk or x.shape[1]):
             outputs.append(self._window.per_step(self._window.run(part)))
         return torch.cat(outputs).transpose(0, 1)
 
@@ -180,7 +184,7 @@ class SAF(torch.nn.Module):
             return Batch(value.item(), output.detach())
         self.reset_states()
         total, outputs, steps = 0.0, [], x.shape[1]
-        for part in torch.split(x, self.block or steps, 1):
+        for part in torch.split(x, self.chunk or steps, 1):
             output = self.advance(part)
             value = torch.stack([loss(step, target) for step in output.unbind(1)]).sum() / steps
             value.backward()  # type: ignore[no-untyped-call]
@@ -195,7 +199,7 @@ class SAF(torch.nn.Module):
 
     def extra_repr(self) -> str:
         """Show method and form in ``repr``."""
-        return f"method={self.method!r}, online={self.online}, form={self.form!r}, block={self.block}"
+        return f"method={self.method!r}, online={self.online}, form={self.form!r}, chunk={self.chunk}"
 
     def _check_input(self, x: torch.Tensor) -> None:
         if x.dim() < 3 or x.shape[1] < 1:

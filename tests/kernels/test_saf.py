@@ -86,8 +86,8 @@ def test_spikes_are_those_of_the_network(decay: float, norm_input: bool, steps: 
     with torch.no_grad():
         spikes = net(x)
         assert 0.01 < float(spikes.mean()) < 0.9
-        for block in (1, 7, None):
-            assert torch.equal(nn.SAF(net, method, form=form, block=block)(x), spikes)
+        for chunk in (1, 7, None):
+            assert torch.equal(nn.SAF(net, method, form=form, chunk=chunk)(x), spikes)
 
 
 @pytest.mark.parametrize(("method", "form"), METHODS)
@@ -104,8 +104,8 @@ def test_saf_f_gives_the_weighted_mean() -> None:
     with torch.no_grad():
         weights = 0.9 ** torch.arange(STEPS - 1, -1, -1, dtype=DTYPE)
         expected = (net(x) * weights[:, None]).sum(1) / weights.sum()
-        for block in (1, 5, None):
-            assert relative(nn.SAF(net, "saf_f", block=block)(x), expected) <= 1e-14
+        for chunk in (1, 5, None):
+            assert relative(nn.SAF(net, "saf_f", chunk=chunk)(x), expected) <= 1e-14
 
 
 @pytest.mark.parametrize(("method", "online"), [("saf_e", False), ("saf_e", True), ("saf_f", False)])
@@ -170,8 +170,8 @@ def ottt_by_hand(net: Any, x: torch.Tensor, update: Callable[[list[torch.Tensor]
 def test_gradients_are_those_of_ottt(decay: float, norm_input: bool, method: Any, form: Any) -> None:
     net, x = network(decay, 0.7, norm_input), images()
     expected, spikes = ottt_by_hand(net, x)
-    for block in (1, 5, None):
-        output = nn.SAF(net, method, form=form, block=block)(x)
+    for chunk in (1, 5, None):
+        output = nn.SAF(net, method, form=form, chunk=chunk)(x)
         assert torch.equal(output, spikes)
         for got, wanted in zip(gradients(net, squares(output)), expected, strict=True):
             assert relative(got, wanted) <= 1e-12
@@ -337,8 +337,8 @@ def test_convolutions_pooling_and_a_readout() -> None:
     plain = net(x.flatten(0, 1)).unflatten(0, (3, 5))
     results = []
     for method, form in METHODS:
-        for block in (1, 2, None):
-            output = nn.SAF(net, method, form=form, block=block)(x)  # type: ignore[arg-type]
+        for chunk in (1, 2, None):
+            output = nn.SAF(net, method, form=form, chunk=chunk)(x)  # type: ignore[arg-type]
             assert relative(output.detach(), plain.detach()) <= 1e-12
             results.append(gradients(net, squares(output)))
     for other in results[1:]:
@@ -372,8 +372,8 @@ def test_a_bias_on_the_last_of_several_axes() -> None:
     torch.nn.init.uniform_(net[0].bias, 0.0, 0.4)
     x = torch.rand(4, 4, 3, 12, dtype=DTYPE)  # as many samples as steps: c_t must go along the steps
     factors, results = torch.randn(4, 4, 3, 9, dtype=DTYPE), []
-    for block in (1, None):
-        output = nn.SAF(net, block=block)(x)
+    for chunk in (1, None):
+        output = nn.SAF(net, chunk=chunk)(x)
         assert torch.equal(output.detach(), net(x).detach())
         results.append(gradients(net, (factors * output).sum()))
     assert all(relative(a, b) <= 1e-12 for a, b in zip(*results, strict=True))
@@ -487,8 +487,8 @@ def test_saf_f_keeps_the_last_step_only() -> None:
     net, batch = network(0.9), 8
     one_step = batch * sum(8 * inputs + outputs for inputs, outputs in ((12, 30), (30, 20), (20, 7)))
     for steps in (1, 6, 100):
-        for block in (1, None):
-            trained, x = nn.SAF(net, "saf_f", block=block), images(steps)
+        for chunk in (1, None):
+            trained, x = nn.SAF(net, "saf_f", chunk=chunk), images(steps)
             assert saved_bytes(lambda: trained(x), net) == one_step  # noqa: B023
 
 
@@ -567,8 +567,9 @@ def test_arguments_and_inputs() -> None:
     refused("saf-form", lambda: nn.SAF(net, "saf_f", form="recurrent"))
     refused("saf-form", lambda: nn.SAF(net, "ottt", form="closed"))
     refused("saf-slope", lambda: nn.SAF(net, "saf_f", slope="linear"))  # type: ignore[arg-type]
-    refused("saf-block", lambda: nn.SAF(net, block=0))
-    refused("saf-block", lambda: nn.SAF(net, online=True, block=2))
+    for chunk in (0, True, 2.5):
+        refused("saf-chunk", lambda chunk=chunk: nn.SAF(net, chunk=chunk))
+    refused("saf-chunk", lambda: nn.SAF(net, online=True, chunk=2))
     refused("saf-module", lambda: nn.SAF(torch.nn.Sequential(torch.nn.Linear(3, 3))))
     refused("saf-f-advance", lambda: nn.SAF(net, "saf_f").advance(images()))
     refused("layer-shape", lambda: nn.SAF(net)(images()[:, :0]))
@@ -581,7 +582,7 @@ def test_arguments_and_inputs() -> None:
 def test_feedback_that_cannot_run() -> None:
     net = network()
     good = torch.nn.Linear(7, 30, bias=False).to(DTYPE)
-    refused("saf-block", lambda: nn.SAF(net, feedback=[nn.Feedback(net[5], net[1], good)], block=None))
+    refused("saf-chunk", lambda: nn.SAF(net, feedback=[nn.Feedback(net[5], net[1], good)], chunk=None))
     refused("saf-feedback", lambda: nn.SAF(net, feedback=[nn.Feedback(network()[5], net[1], good)]))
     refused("saf-feedback", lambda: nn.SAF(net, feedback=[nn.Feedback(net[5], net[1], torch.nn.Linear(7, 30))]))
     short = torch.nn.Linear(7, 1, bias=False).to(DTYPE)

@@ -198,6 +198,8 @@ def test_readout_saves_nothing_it_does_not_need() -> None:
 @pytest.mark.parametrize(
     ("make", "memory", "arrays"),
     [
+        (lambda **_: nn.SRMAlpha(10.0), "store", 1),
+        (lambda **_: nn.LI(10.0, learn_tau=True), "store", 2),
         (lambda **options: nn.CubaLIF(10.0, 5.0, **options), "store", 1),
         (lambda **options: nn.CubaLIF(10.0, 5.0, **options), "recompute", 1 + 2 / 32),
         (lambda **options: nn.CubaLIF(10.0, 5.0, learn_tau=True, **options), "store", 2),  # and what enters the synapse
@@ -207,7 +209,17 @@ def test_readout_saves_nothing_it_does_not_need() -> None:
         (lambda **options: nn.LIFRecurrent(10.0, torch.zeros(64, 64), **options), "store", 3),
         (lambda **options: nn.LIFRecurrent(10.0, torch.zeros(64, 64), **options), "recompute", 2 + 2 / 32),
     ],
-    ids=["cuba", "cuba-recompute", "cuba-learnt", "alif", "alif-recompute", "lif-rec", "lif-rec-recompute"],
+    ids=[
+        "srm",
+        "li-learnt",
+        "cuba",
+        "cuba-recompute",
+        "cuba-learnt",
+        "alif",
+        "alif-recompute",
+        "lif-rec",
+        "lif-rec-recompute",
+    ],
 )
 def test_saved_bytes_are_linear_in_steps(make: Callable[..., Any], memory: str, arrays: float) -> None:
     """v alone, or the input and the states of every 32nd step; and what the comments name."""
@@ -294,9 +306,9 @@ def test_errors_have_a_remedy(make: Callable[[], Any], code: str | None) -> None
     assert caught.value.code == code
 
 
-def test_graphs_refuse_what_chips_do_not_have() -> None:
-    for build in LAYERS.values():
-        layer = build().double()
+def test_graphs_refuse_adapting_thresholds_and_lateral_connections() -> None:
+    for name in LAYERS.keys() - {"cuba", "li", "synapse"}:
+        layer = LAYERS[name]().double()
         net = torch.nn.Sequential(torch.nn.Linear(3, N).double(), layer)
         with pytest.raises(GraphError, match=f"a {type(layer).__name__} is not supported"):
             neurodeploy.trace(net, torch.rand(1, 5, 3, dtype=torch.float64))
