@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from neurodeploy import nn
+    from neurodeploy.compile_options import CompileOptions
     from neurodeploy.conversion.convert import convert
     from neurodeploy.conversion.images import load_images
     from neurodeploy.conversion.latency import latency_curve
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from neurodeploy.validation.validate import Validation, validate
 
 _HOME = {
+    "CompileOptions": "neurodeploy.compile_options",
     "Deployment": "neurodeploy.deployment",
     "Validation": "neurodeploy.validation.validate",
     "accelerate": "neurodeploy.nn.accelerate",
@@ -61,6 +63,7 @@ _HOME = {
 }
 
 __all__ = [
+    "CompileOptions",
     "Deployment",
     "Validation",
     "accelerate",

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from neurodeploy.compile_options import DEFAULT, OPTIONS_FILE, CompileOptions, load_options
 from neurodeploy.emulate.run import Run
 from neurodeploy.emulate.stream import execute_stream, whole_times
 from neurodeploy.emulate.workload import Workload, WorkloadMeter, check_energies
@@ -48,6 +49,7 @@ class Deployment:
         mapping: placement as plain data (``mapping.json``).
         program: the chip's configuration.
         own_chip: the chip, when it is none of ``targets/`` but described by a file of the user's own.
+        options: what it was compiled with.
     """
 
     graph: Graph
@@ -55,6 +57,7 @@ class Deployment:
     mapping: Mapping[str, Any]
     program: Program
     own_chip: Target | None = None
+    options: CompileOptions = DEFAULT
 
     @property
     def target(self) -> str:
@@ -75,6 +78,17 @@ class Deployment:
     def load_target(self) -> Target:
         """The chip."""
         return self.own_chip or load_target(self.program.target)
+
+    def recompile(self, **changes: Any) -> "Deployment":
+        """The network compiled again for the same chip, with all options as they were but those given.
+
+        Args:
+            changes: fields of ``CompileOptions``, e.g. ``v_min="lowest"``.
+
+        Raises:
+            GraphError, QuantizeError, ConstraintError, MappingError, ConfigError: as ``compile``.
+        """
+        return compile_with(self.graph, self.load_target(), replace(self.options, **changes))
 
     def executor(
         self,
@@ -209,6 +223,7 @@ class Deployment:
         self.quantized.save(folder, annotations=self._cores(), provenance=provenance)
         write_json(folder / MAPPING_FILE, self.mapping)
         write_program(folder / PROGRAM_FILE, self.program)
+        self.options.save(folder / OPTIONS_FILE)
         if self.own_chip:
             import yaml
 
@@ -218,7 +233,7 @@ class Deployment:
 
     def hashes(self, folder: Path) -> dict[str, str]:
         """File -> SHA-256: of its bytes; of the graph in it for graphs, whose files carry annotations too."""
-        names = [REPORT_FILE, MAPPING_FILE, PROGRAM_FILE, *([TARGET_FILE] if self.own_chip else [])]
+        names = [REPORT_FILE, MAPPING_FILE, PROGRAM_FILE, OPTIONS_FILE, *([TARGET_FILE] if self.own_chip else [])]
         return {
             GRAPH_FILE: graph_hash(self.graph),
             INTEGERS_FILE: graph_hash(self.quantized.graph),
@@ -244,6 +259,7 @@ def compile(
     split: Split = "auto",
     monitor_layers: Sequence[str] | None = None,
     settings: Mapping[str, Any] | None = None,
+    allow_recurrence: bool = False,
     on_step: OnStep = lambda name, text: None,
 ) -> Deployment:
     """Quantize, map and lower a network.
@@ -264,6 +280,8 @@ def compile(
         settings: what else is set on the chip, name -> value; for Speck ``dvs`` (the sensor's pre-processing),
             ``readout``, ``decimators`` and ``synops`` (busy layers go to fast cores), see
             ``targets/dynapcnn/README.md``.
+        allow_recurrence: take networks with loops. On an event-driven chip a spike comes back at once instead of one
+            time step later, and a loop may deadlock it; ``notes`` say so.
         on_step: called after each step.
 
     Raises:
@@ -277,31 +295,65 @@ def compile(
             remedy="give nd.trace(module, sample) for a torch module, or nd.load(path).",
             code="not-a-graph",
         )
+    if isinstance(calibration, str | Path):
+        calibration = load_calibration(calibration)
+    options = CompileOptions(
+        v_min, bias_bits, calibration, layer2core_map, split, monitor_layers, settings, allow_recurrence
+    )
     target = load_target(target) if isinstance(target, str | Path) else target
-    quantized = quantize_for(target, graph, v_min=v_min, bias_bits=bias_bits, calibration=calibration, on_step=on_step)
-    mapped = target.family.map(quantized.graph, target.chip, layer2core_map, split, target.family.settings(settings))
-    on_step("map", "check every rule of the chip and place the layers on its cores")
-    program = target.family.lower(mapped, monitor_layers)
-    on_step("lower", "write the configuration of every core")
-    return Deployment(graph, quantized, mapped.report(), program, target if target.file else None)
+    return compile_with(graph, target, options, on_step=on_step)
+
+
+def compile_with(
+    graph: Graph, target: Target, options: CompileOptions, *, on_step: OnStep = lambda name, text: None
+) -> Deployment:
+    """``compile`` with all its options as one value; errors as there."""
+    return deploy_integers(graph, quantize_for(target, graph, options, on_step=on_step), target, options, on_step)
 
 
 def quantize_for(
     target: Target,
     graph: Graph,
+    options: CompileOptions = DEFAULT,
     *,
-    v_min: str | float | None = None,
-    bias_bits: int | None = None,
-    calibration: Calibration | str | Path | None = None,
+    weight_bits: int | None = None,
     on_step: OnStep = lambda name, text: None,
 ) -> Quantized:
-    """The first step of ``compile``: the network in the chip's integers. Arguments and errors as there."""
+    """The first step of ``compile``: the network in the chip's integers, or with fewer bits for weights.
+
+    Options and errors as there.
+    """
     spec = target.family.quantization_spec(target.chip)
-    if bias_bits is not None:
-        spec = replace(spec, bias_bits=bias_bits)
-    if isinstance(calibration, str | Path):
-        calibration = load_calibration(calibration)
-    return quantize(graph, spec, v_min=v_min, calibration=calibration, on_step=on_step)
+    if options.bias_bits is not None:
+        spec = replace(spec, bias_bits=options.bias_bits)
+    if weight_bits is not None:
+        spec = replace(spec, weight_bits=weight_bits)
+    return quantize(
+        graph,
+        spec,
+        v_min=options.v_min,
+        calibration=options.calibration,
+        allow_recurrence=options.allow_recurrence,
+        on_step=on_step,
+    )
+
+
+def deploy_integers(
+    graph: Graph,
+    quantized: Quantized,
+    target: Target,
+    options: CompileOptions,
+    on_step: OnStep = lambda name, text: None,
+) -> Deployment:
+    """The other steps of ``compile``: integers onto cores, and the configuration. Options and errors as there."""
+    family = target.family
+    mapped = family.map(
+        quantized.graph, target.chip, options.layer2core_map, options.split, family.settings(options.settings)
+    )
+    on_step("map", "check every rule of the chip and place the layers on its cores")
+    program = family.lower(mapped, options.monitor_layers)
+    on_step("lower", "write the configuration of every core")
+    return Deployment(graph, quantized, mapped.report(), program, target if target.file else None, options)
 
 
 def open(folder: str | Path) -> Deployment:
@@ -327,6 +379,7 @@ def open(folder: str | Path) -> Deployment:
         read_json(folder / MAPPING_FILE),
         program,
         target if target.file else None,
+        load_options(folder / OPTIONS_FILE),
     )
     stated = read_json(folder / DEPLOYMENT_FILE)
     for name, found in deployment.hashes(folder).items():

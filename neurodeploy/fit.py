@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from neurodeploy.deployment import compile
+from neurodeploy.compile_options import DEFAULT, CompileOptions
+from neurodeploy.deployment import compile_with
 from neurodeploy.errors import MappingError, NeurodeployError
 from neurodeploy.graph.graph import Graph
 from neurodeploy.target import Target
@@ -32,14 +33,15 @@ class Fit:
     on_several_cores: tuple[str, ...] = ()
 
 
-def fit(graph: Graph, target: Target) -> Fit:
-    """Whether ``graph`` can be compiled for ``target``, and if not, what limits it first."""
+def fit(graph: Graph, target: Target, options: CompileOptions = DEFAULT) -> Fit:
+    """Whether ``graph`` can be compiled for ``target`` with ``options``, and if not, what limits it first."""
     try:
-        program = compile(graph, target=target).program
+        program = compile_with(graph, target, options).program
     except MappingError as error:
         return Fit(target.name, False, error.code, error.layers, error.need, error.limit, error.remedy)
     except NeurodeployError as error:
-        for found in target.family.check(graph, target.chip):
+        settings = target.family.settings(options.settings)
+        for found in target.family.check(graph, target.chip, settings, options.allow_recurrence):
             if found.rule.severity == "error":
                 layers = (found.layer,) if found.layer else ()
                 return Fit(target.name, False, found.rule.code, layers, found.value, found.limit, found.remedy)

@@ -301,8 +301,10 @@ class Family(Protocol):
         """
         ...
 
-    def check(self, graph: Graph, chip: Any, settings: Any = None) -> list[Finding]:
+    def check(self, graph: Graph, chip: Any, settings: Any = None, allow_recurrence: bool = False) -> list[Finding]:
         """All rules that ``graph`` (float, before any pass, or quantized) breaks, notes included.
+
+        Without ``allow_recurrence``, a loop breaks a rule.
 
         Raises:
             ConfigError: ``settings`` do not fit the network.

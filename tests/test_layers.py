@@ -35,6 +35,7 @@ COMPILER = [
     "program_file",
     "recorded_file",
     "emulate",
+    "compile_options",
     "deployment",
     "fit",
     "validation",

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import Field
 
 import neurodeploy as nd
+from neurodeploy.cli.model_options import AllowRecurrence, BiasBits, SettingsFile, compile_options
 from neurodeploy.cli.output import progress, say, table
 from neurodeploy.cli.recordings import labelled_recordings
 from neurodeploy.cli.verb import Options, verb, write_resolved
@@ -26,7 +27,9 @@ class CalibrateOptions(Options):
         json_schema_extra={"short": "-t"},
     )
     v_min: str | float | None = Field(None, description="lower bound of the potential, as for compile.")
-    bias_bits: int | None = Field(None, description="bits the biases are scaled to, as for compile.")
+    bias_bits: BiasBits = None
+    settings: SettingsFile = None
+    allow_recurrence: AllowRecurrence = False
     weight_ranges: tuple[float, ...] = Field(
         WEIGHT_RANGES, description="ends of the integer range to try, as shares of the largest weight; may be repeated."
     )
@@ -51,9 +54,8 @@ def command(options: CalibrateOptions) -> dict[str, Any]:
             dataset,
             dt_us=options.dt_us,
             target=options.target,
-            v_min=options.v_min,
-            bias_bits=options.bias_bits,
             weight_ranges=options.weight_ranges,
+            options=compile_options(options),
             threads=options.threads,
             slow_clock_hz=options.slow_clock_hz,
             progress=advance,

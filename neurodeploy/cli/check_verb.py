@@ -1,16 +1,17 @@
 """``neurodeploy check``."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from pydantic import Field
 
-from neurodeploy.cli.model_options import ChipOptions, chip_settings, read_model, say_fidelity
+from neurodeploy.cli.model_options import ChipOptions, compile_options, read_model, say_fidelity
 from neurodeploy.cli.output import say
 from neurodeploy.cli.verb import verb
 from neurodeploy.conversion.balance import ann_layers, spiking_graph
 from neurodeploy.conversion.pooling import pool_into_linear
-from neurodeploy.deployment import compile
+from neurodeploy.deployment import compile_with
 from neurodeploy.errors import CheckFailed, ConstraintError, MappingError, QuantizeError
 from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.nodes import Relu
@@ -38,18 +39,13 @@ def command(options: CheckOptions) -> dict[str, Any]:
     if ann:
         say(f"{options.model} is an ANN; checked is the structure of the spiking network that it is converted to.")
         graph = _as_spikes(graph)
-    settings = chip_settings(options)
-    findings = target.family.check(graph, target.chip, target.family.settings(settings))
+    chosen = replace(compile_options(options), v_min=None)  # the graph has it
+    settings = target.family.settings(chosen.settings)
+    findings = target.family.check(graph, target.chip, settings, options.allow_recurrence)
     problem = remedy = None
     if not any(finding.rule.severity == "error" for finding in findings):
         try:
-            compile(
-                graph,
-                target=target,
-                bias_bits=options.bias_bits,
-                calibration=options.calibration,
-                settings=settings,
-            )
+            compile_with(graph, target, chosen)
         except (QuantizeError, ConstraintError, MappingError) as error:
             if not (
                 ann and isinstance(error, QuantizeError)

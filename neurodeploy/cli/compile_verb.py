@@ -1,18 +1,20 @@
 """``neurodeploy compile``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from neurodeploy.cli.model_options import ChipOptions, Steps, chip_settings, say_notes, say_quantization
+from neurodeploy.cli.model_options import ChipOptions, Steps, compile_options, read_model, say_notes, say_quantization
 from neurodeploy.cli.output import progress, say, table
 from neurodeploy.cli.recordings import labelled_recordings
 from neurodeploy.cli.verb import verb, write_resolved
-from neurodeploy.deployment import PROGRAM_FILE, Deployment, compile
+from neurodeploy.deployment import PROGRAM_FILE, Deployment, compile_with
 from neurodeploy.errors import ConfigError
 from neurodeploy.mapping.placement import CoreChoice, Split
 from neurodeploy.quantize.guards import Guard
+from neurodeploy.target import load_target
 from neurodeploy.validation.guards import activity_guards
 
 LAYER2CORE_HELP = "'auto'; core numbers in network order: 0,3,5; or the cores of some layers: conv1=0,conv3=5."
@@ -40,21 +42,16 @@ def command(options: CompileOptions) -> dict[str, Any]:
     """Compile a network for a chip: quantize, map, lower.
 
     Writes graph.onnx, quantized.onnx, quantize.json, mapping.json, program.json (the chip's
-    configuration) and deployment.json (the hashes of these files).
+    configuration), compile.json (the options) and deployment.json (the hashes of these files).
     """
     steps = Steps(options.verbose)
-    deployment = compile(
-        options.model,
-        target=options.target,
-        v_min=options.v_min,
-        bias_bits=options.bias_bits,
-        calibration=options.calibration,
+    chosen = replace(
+        compile_options(options),
         layer2core_map=core_choice(options.layer2core_map),
         split=options.split,
         monitor_layers=options.monitor_layers or None,
-        settings=chip_settings(options),
-        on_step=steps,
     )
+    deployment = compile_with(read_model(options), load_target(options.target), chosen, on_step=steps)
     deployment.save(options.out)
     write_resolved(options, options.out / "compile.yaml")
     say_quantization(deployment.quantized.layers)

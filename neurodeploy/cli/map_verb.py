@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from neurodeploy.cli.compile_verb import LAYER2CORE_HELP, core_choice, say_mapping
-from neurodeploy.cli.model_options import ChipOptions, Steps, chip_settings, quantize_model
+from neurodeploy.cli.model_options import ChipOptions, Steps, compile_options, quantize_model
 from neurodeploy.cli.output import say
 from neurodeploy.cli.verb import verb, write_resolved
 from neurodeploy.deployment import MAPPING_FILE
@@ -30,7 +30,7 @@ def command(options: MapOptions) -> dict[str, Any]:
     """
     steps = Steps(options.verbose)
     target, quantized = quantize_model(options, steps)
-    choice, settings = core_choice(options.layer2core_map), target.family.settings(chip_settings(options))
+    choice, settings = core_choice(options.layer2core_map), target.family.settings(compile_options(options).settings)
     mapped = target.family.map(quantized.graph, target.chip, choice, options.split, settings)
     report = mapped.report()
     write_json(options.out / MAPPING_FILE, report)

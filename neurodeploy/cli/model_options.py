@@ -3,19 +3,35 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from neurodeploy.cli.output import say, table
 from neurodeploy.cli.verb import Options, read_yaml
+from neurodeploy.compile_options import CompileOptions
 from neurodeploy.deployment import quantize_for
 from neurodeploy.graph.fidelity import Fidelity
 from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.load import load
+from neurodeploy.quantize.calibration import load_calibration
 from neurodeploy.quantize.integers import Quantized
 from neurodeploy.quantize.layer import LayerQuantization
 from neurodeploy.target import Target, load_target
+
+BiasBits = Annotated[
+    int | None,
+    Field(description="bits the biases are scaled to; the chip's description's (8, as sinabs) without it."),
+]
+CalibrationFile = Annotated[Path | None, Field(description="calibration.json, written by 'neurodeploy calibrate'.")]
+SettingsFile = Annotated[
+    Path | None,
+    Field(description="a YAML file of what else is set on the chip; see the README of its family."),
+]
+AllowRecurrence = Annotated[
+    bool,
+    Field(description="take a network with loops, which the chip runs without time steps and which may deadlock it."),
+]
 
 
 class ModelOptions(Options):
@@ -31,10 +47,9 @@ class ModelOptions(Options):
         None,
         description="lower bound of the potential: '-threshold', 'lowest' or a number; the network's own without it.",
     )
-    bias_bits: int | None = Field(
-        None, description="bits the biases are scaled to; the chip's description's (8, as sinabs) without it."
-    )
-    calibration: Path | None = Field(None, description="calibration.json, written by 'neurodeploy calibrate'.")
+    bias_bits: BiasBits = None
+    calibration: CalibrationFile = None
+    allow_recurrence: AllowRecurrence = False
     reset: Literal["subtract", "zero", "none"] | None = Field(
         None, description="what a spike does to the potential, where the .nir file leaves it open."
     )
@@ -50,18 +65,26 @@ class ModelOptions(Options):
 class ChipOptions(ModelOptions):
     """The same, and what is set on the chip."""
 
-    settings: Path | None = Field(
-        None, description="a YAML file of what else is set on the chip; see the README of its family."
-    )
+    settings: SettingsFile = None
 
 
-def chip_settings(options: ChipOptions) -> dict[str, Any]:
-    """What the options set on the chip beyond the network, as ``nd.compile(settings=)`` takes it.
+def compile_options(options: Options) -> CompileOptions:
+    """What ``options`` say of compiling a network, as ``neurodeploy.deployment.compile_with`` takes it.
 
     Raises:
-        ConfigError: the file cannot be read or holds no fields.
+        ConfigError, ProgramError, QuantizeError: a file that they name cannot be read.
     """
-    return {} if options.settings is None else read_yaml(options.settings)
+    given: dict[str, Any] = {
+        name: getattr(options, name)
+        for name in ("bias_bits", "calibration", "settings", "allow_recurrence")
+        if hasattr(options, name)
+    }
+    if given.get("settings") is not None:
+        given["settings"] = read_yaml(given["settings"])
+    if given.get("calibration") is not None:
+        given["calibration"] = load_calibration(given["calibration"])
+    v_min = getattr(options, "v_min", None)
+    return CompileOptions(v_min=v_min if isinstance(v_min, str | float) else None, **given)
 
 
 def read_model(options: ModelOptions) -> Graph:
@@ -87,15 +110,7 @@ class Steps:
 def quantize_model(options: ModelOptions, steps: Steps) -> tuple[Target, Quantized]:
     """The chip and the network in its integers, as the options say; errors as ``neurodeploy.deployment.compile``."""
     target = load_target(options.target)
-    quantized = quantize_for(
-        target,
-        read_model(options),
-        v_min=options.v_min,
-        bias_bits=options.bias_bits,
-        calibration=options.calibration,
-        on_step=steps,
-    )
-    return target, quantized
+    return target, quantize_for(target, read_model(options), compile_options(options), on_step=steps)
 
 
 def say_quantization(layers: Mapping[str, LayerQuantization]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import Field
 
 import neurodeploy as nd
+from neurodeploy.cli.model_options import AllowRecurrence, BiasBits, CalibrationFile, SettingsFile, compile_options
 from neurodeploy.cli.output import progress, say, table
 from neurodeploy.cli.recordings import labelled_recordings
 from neurodeploy.cli.verb import Options, verb, write_resolved
@@ -19,8 +20,14 @@ class SweepOptions(Options):
     data: Path = Field(description="labelled recordings, .npz.")
     out: Path = Field(description="folder for sweep.csv and sweep.json.", json_schema_extra={"short": "-o"})
     target: str = Field(
-        "speck2f", description="name of the chip; see 'neurodeploy targets'.", json_schema_extra={"short": "-t"}
+        "speck2f",
+        description="name of the chip (see 'neurodeploy targets'), or the path of a chip.yaml.",
+        json_schema_extra={"short": "-t"},
     )
+    bias_bits: BiasBits = None
+    calibration: CalibrationFile = None
+    settings: SettingsFile = None
+    allow_recurrence: AllowRecurrence = False
     v_min: tuple[str, ...] = Field(
         ("own",), description="lower bounds: 'own', '-threshold', 'lowest' or a number; may be repeated."
     )
@@ -56,6 +63,7 @@ def command(options: SweepOptions) -> dict[str, Any]:
             v_min=[None if v_min == "own" else v_min for v_min in options.v_min],
             weight_bits=options.weight_bits or None,
             threshold_scale=options.threshold_scale,
+            options=compile_options(options),
             dt_us=options.dt_us,
             min_agreement=options.min_agreement,
             max_rate_difference=options.max_rate_difference,

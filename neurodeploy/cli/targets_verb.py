@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from pydantic import Field
 
+from neurodeploy.cli.model_options import AllowRecurrence, SettingsFile, compile_options
 from neurodeploy.cli.output import say, table
 from neurodeploy.cli.verb import Options, verb
 from neurodeploy.errors import ConfigError
@@ -26,6 +27,8 @@ class TargetsOptions(Options):
         json_schema_extra={"short": "-t"},
     )
     all: bool = Field(False, description="with 'fit': every known chip, which is the default without --target.")
+    settings: SettingsFile = None
+    allow_recurrence: AllowRecurrence = False
 
 
 @verb(TargetsOptions, arguments=2)
@@ -36,9 +39,9 @@ def command(options: TargetsOptions) -> dict[str, Any]:
     """
     if options.name == "fit":
         return _fit(options)
-    if options.network or options.target or options.all:
+    if options.network or options.target or options.all or options.settings or options.allow_recurrence:
         raise ConfigError(
-            "NETWORK, --target and --all belong to 'neurodeploy targets fit'.",
+            "NETWORK and all options belong to 'neurodeploy targets fit'.",
             remedy="write: neurodeploy targets fit NETWORK [--all | --target NAME ...]",
             code="usage",
         )
@@ -64,7 +67,8 @@ def _fit(options: TargetsOptions) -> dict[str, Any]:
     names = [*(target_names() if options.all or not options.target else []), *options.target]
     targets = [load_target(name) for name in dict.fromkeys(names)]
     graph = load(options.network)
-    fits = [fit(graph, target) for target in targets]
+    chosen = compile_options(options)
+    fits = [fit(graph, target, chosen) for target in targets]
     table(
         f"Where {options.network} fits",
         ("target", "fits", "limited by", "layer", "needs", "limit"),

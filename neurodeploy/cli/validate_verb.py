@@ -30,7 +30,8 @@ class ValidateOptions(Options):
     )
     v_min: tuple[str, ...] = Field(
         (),
-        description="also run event-driven with this v_min ('-threshold', 'lowest', a number); may be repeated.",
+        description="also run event-driven with this v_min ('-threshold', 'lowest', a number), compiled with the same "
+        "options otherwise; may be repeated.",
     )
     no_explain: bool = Field(
         False, description="with the float run: do not split the accuracy gap by cause nor find the first divergence."
@@ -73,9 +74,7 @@ def command(options: ValidateOptions) -> dict[str, Any]:
         )
     deployment = nd.open(options.run)
     dataset = load_npz(options.data, sensor_size=deployment.program.input_shape)[: options.samples]
-    variants = {
-        f"v_min={v_min}": nd.compile(deployment.graph, target=deployment.target, v_min=v_min) for v_min in options.v_min
-    }
+    variants = {f"v_min={v_min}": deployment.recompile(v_min=v_min) for v_min in options.v_min}
     with progress("validating") as advance:
         result = validate(
             deployment,

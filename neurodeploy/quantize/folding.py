@@ -6,7 +6,7 @@ import numpy as np
 
 from neurodeploy.errors import QuantizeError
 from neurodeploy.graph.graph import Graph
-from neurodeploy.graph.nodes import AvgPool2d, BatchNorm2d, Conv2d, Linear, Neuron, Node, Output, SumPool2d
+from neurodeploy.graph.nodes import AvgPool2d, BatchNorm2d, Conv2d, Feedback, Linear, Neuron, Node, Output, SumPool2d
 
 
 def fold_batch_norm(graph: Graph) -> Graph:
@@ -50,14 +50,15 @@ def fold_average_pool(graph: Graph) -> Graph:
     Several pools on the way multiply. Biases are not scaled: they do not pass through the pool.
 
     Raises:
-        QuantizeError: an average reaches a neuron, an output or an Add of unequal averages before any weights.
+        QuantizeError: an average reaches a neuron, an output, a Feedback or an Add of unequal averages before any
+            weights.
     """
     factors: dict[str, float] = {}
     origins: dict[str, str] = {}
     changed: dict[str, Node] = {}
     notes: list[str] = []
     for name, node in graph.nodes.items():
-        sources = graph.predecessors(name)
+        sources = () if isinstance(node, Feedback) else graph.predecessors(name)
         incoming = {source: factors[source] for source in sources}
         if len(set(incoming.values())) > 1:
             raise QuantizeError(
@@ -88,6 +89,14 @@ def fold_average_pool(graph: Graph) -> Graph:
         factors[name] = factor
         if pool:
             origins[name] = pool
+    for name, node in graph.nodes.items():
+        (source,) = graph.predecessors(name) if isinstance(node, Feedback) else (None,)
+        if source is not None and factors[source] != 1.0:
+            raise QuantizeError(
+                f"{name}: {origins[source]}, an AvgPool2d, reaches this Feedback without a Conv2d or Linear between.",
+                remedy="use SumPool2d there, or put the pool behind the Feedback.",
+                code="average-pool",
+            )
     return graph.with_nodes(changed, notes=notes)
 
 

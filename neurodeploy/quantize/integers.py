@@ -11,15 +11,16 @@ from neurodeploy.errors import ProgramError, QuantizeError
 from neurodeploy.files import read_json, write_json
 from neurodeploy.graph.file import load_graph, save_graph
 from neurodeploy.graph.graph import Graph, Pass
-from neurodeploy.graph.nodes import Add, Concat, Conv2d, Input, Linear, Neuron, Node, Output, SumPool2d
+from neurodeploy.graph.nodes import Add, Concat, Conv2d, Feedback, Input, Linear, Neuron, Node, Output, SumPool2d
 from neurodeploy.quantize.calibration import Calibration, LayerCalibration
 from neurodeploy.quantize.folding import fold_average_pool, fold_batch_norm, fold_input_gain
 from neurodeploy.quantize.kinds import check_kinds
 from neurodeploy.quantize.layer import LayerQuantization, QuantizationSpec, quantize_layer
 from neurodeploy.quantize.linear_to_conv import linear_to_conv
+from neurodeploy.quantize.merging import merge_sums
 
 #: The passes that ``quantize`` runs before rounding, in order.
-PASSES: tuple[Pass, ...] = (fold_batch_norm, linear_to_conv, fold_average_pool, fold_input_gain)
+PASSES: tuple[Pass, ...] = (fold_batch_norm, linear_to_conv, fold_average_pool, merge_sums, fold_input_gain)
 
 GRAPH_FILE, REPORT_FILE = "quantized.onnx", "quantize.json"
 
@@ -33,7 +34,8 @@ class Quantized:
 
     Attributes:
         graph: Input, Conv2d (integer weight ``[out, in, ky, kx]`` and bias ``[out]`` or None), Neuron (integer
-            ``threshold`` and ``v_min``, scalars), SumPool2d, Add, Concat and Output; all shapes are ``(C, H, W)``.
+            ``threshold`` and ``v_min``, scalars), SumPool2d, Add, Concat, Feedback and Output; all shapes are
+            ``(C, H, W)``.
         layers: weight layer -> what rounding did to it, in network order.
         spec: the widths.
     """
@@ -115,6 +117,7 @@ def quantize(
     *,
     v_min: str | float | None = None,
     calibration: Calibration | None = None,
+    allow_recurrence: bool = False,
     on_step: OnStep = lambda name, text: None,
 ) -> Quantized:
     """Turn a float network into integers, layer by layer (method: sinabs' ``discretize``; see ``README.md``).
@@ -126,13 +129,14 @@ def quantize(
             layer's threshold. ``"lowest"``: the lowest number of the state word. A number: that potential, in the
             units of the network.
         calibration: layer -> what calibration on data chose for it; layers it does not name are as trained.
+        allow_recurrence: take networks with loops; on an event-driven chip they mean something else.
         on_step: called with the name and the description of each pass when it is done.
 
     Raises:
         QuantizeError: the network cannot be expressed in integers; the message names the layer and the remedy.
     """
     spec = QuantizationSpec() if spec is None else spec
-    check_kinds(graph)
+    check_kinds(graph, allow_recurrence)
     for name, node in graph.nodes.items():
         if isinstance(node, Conv2d | Linear) and node.weight.dtype.kind != "f":
             raise QuantizeError(
@@ -224,7 +228,7 @@ def _layers(graph: Graph) -> list[tuple[str, Conv2d, str, Neuron]]:
                     remedy="put a Conv2d or Linear before it, and pooling behind it.",
                     code="no-weights",
                 )
-        elif not isinstance(node, Input | Output | SumPool2d | Add | Concat):
+        elif not isinstance(node, Input | Output | SumPool2d | Add | Concat | Feedback):
             raise QuantizeError(
                 f"{name}: a {node.kind} cannot be expressed in integers.", remedy="remove it.", code="unsupported-node"
             )

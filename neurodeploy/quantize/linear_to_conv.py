@@ -6,7 +6,7 @@ import numpy as np
 
 from neurodeploy.errors import QuantizeError
 from neurodeploy.graph.graph import Graph
-from neurodeploy.graph.nodes import Add, Array, Concat, Conv2d, Flatten, Input, Linear, Neuron, Node, Shape
+from neurodeploy.graph.nodes import Add, Array, Concat, Conv2d, Feedback, Flatten, Input, Linear, Neuron, Node, Shape
 
 
 def linear_to_conv(graph: Graph) -> Graph:
@@ -17,7 +17,7 @@ def linear_to_conv(graph: Graph) -> Graph:
 
     Raises:
         QuantizeError: an Add receives vectors that were flattened from different maps, a Concat from maps of
-            different size.
+            different size, a Feedback from a map of more than one place.
     """
     maps: dict[str, Shape] = {}
     nodes: dict[str, Node] = {}
@@ -25,15 +25,16 @@ def linear_to_conv(graph: Graph) -> Graph:
     removed: dict[str, str] = {}
     for name, node in graph.nodes.items():
         sources = graph.predecessors(name)
-        incoming = [maps[source] for source in sources]
+        # What a Feedback takes is known only later: its shape is declared.
+        incoming = [] if isinstance(node, Feedback) else [maps[source] for source in sources]
         maps[name] = incoming[0] if incoming else ()
         if isinstance(node, Flatten):
             removed[name] = removed.get(sources[0], sources[0])
             notes.append(f"{name} (Flatten) removed: the next layer reads the map itself.")
             continue
-        if isinstance(node, Input):
+        if isinstance(node, Input | Feedback):
             maps[name] = node.shape if len(node.shape) == 3 else (node.shape[0], 1, 1)
-            node = Input(maps[name])
+            node = replace(node, shape=maps[name])
         elif isinstance(node, Linear):
             weight = node.weight.reshape(node.weight.shape[0], *incoming[0])
             node = Conv2d(weight, node.bias)
@@ -59,6 +60,14 @@ def linear_to_conv(graph: Graph) -> Graph:
         elif len(shape := graph.shapes[name]) == 3:
             maps[name] = shape
         nodes[name] = node
+    for name, node in nodes.items():
+        (source,) = graph.predecessors(name) if isinstance(node, Feedback) else (None,)
+        if source is not None and maps[source] != maps[name]:
+            raise QuantizeError(
+                f"{name}: this Feedback takes {source} as a vector; it is a map {maps[source]}.",
+                remedy="flatten behind the Feedback instead of before it.",
+                code="feedback-map",
+            )
     edges = tuple((removed.get(a, a), b) for a, b in graph.edges if b not in removed)
     return Graph(nodes, edges, (*graph.notes, *notes))
 

@@ -11,7 +11,7 @@ import torch
 
 from neurodeploy.errors import GraphError
 from neurodeploy.graph.graph import Graph
-from neurodeploy.graph.nodes import BatchNorm2d, Conv2d, Linear, Neuron
+from neurodeploy.graph.nodes import Add, BatchNorm2d, Conv2d, Linear, Neuron
 from neurodeploy.graph.torch_modules import IDENTITY, node_of
 from neurodeploy.graph.torch_reader import trace
 from neurodeploy.graph.torch_writer import sums_are_exact
@@ -255,6 +255,13 @@ def _check(graph: Graph, network: torch.nn.Module, layers: dict[str, torch.nn.Mo
                 code="on-chip-batch-norm",
             )
         if isinstance(node, Neuron):
+            if isinstance(graph.nodes[graph.predecessors(name)[0]], Add):
+                raise GraphError(
+                    f"{name}: layers that are added in front of neurons become one layer of the chip; their integers "
+                    "are not trained.",
+                    remedy="give each branch neurons of its own and add their spikes.",
+                    code="on-chip-layer",
+                )
             layer = layers[name]
             if not isinstance(layer, SpikingLayer):
                 raise GraphError(

@@ -4,14 +4,15 @@ Method: ``README.md`` in this folder.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from neurodeploy.deployment import Deployment, compile
+from neurodeploy.compile_options import DEFAULT, CompileOptions
+from neurodeploy.deployment import Deployment, compile_with
 from neurodeploy.emulate.dataset import execute_dataset
 from neurodeploy.errors import ValidationError
 from neurodeploy.events.dataset import EventDataset
@@ -94,9 +95,8 @@ def calibrate(
     *,
     dt_us: int,
     target: str | Path | Target = "speck2f",
-    v_min: str | float | None = None,
     weight_ranges: Sequence[float] = WEIGHT_RANGES,
-    bias_bits: int | None = None,
+    options: CompileOptions = DEFAULT,
     threads: int = 1,
     slow_clock_hz: float | None = None,
     progress: Progress = lambda done, total: None,
@@ -110,14 +110,15 @@ def calibrate(
         graph: a float network, or the path of one.
         dataset: labelled recordings, none of those the result is judged on.
         dt_us: length of a time step in microseconds for the float network: that of its training. Needs torch.
-        target, v_min, bias_bits: as for ``nd.compile``.
+        target: as for ``nd.compile``.
         weight_ranges: ends of the range to try, as shares of a layer's largest weight.
+        options: what the network is compiled with, without a calibration.
         threads: threads of the event-driven runs; results do not depend on it.
         slow_clock_hz: ticks per second of the slow clock, for networks with biases.
         progress: called with (event-driven runs done, runs in all).
 
     Raises:
-        ValidationError: no recordings or no weight ranges, or torch is missing.
+        ValidationError: no recordings or no weight ranges, a calibration in the options, or torch is missing.
         QuantizeError, ConstraintError, MappingError: the network does not fit the chip.
     """
     graph = load(graph) if isinstance(graph, str | Path) else graph
@@ -128,13 +129,19 @@ def calibrate(
             remedy="give at least one of each.",
             code="no-recordings",
         )
+    if options.calibration is not None:
+        raise ValidationError(
+            "the options hold a calibration, which is what is looked for.",
+            remedy="leave it out.",
+            code="calibration",
+        )
     chosen: dict[str, LayerCalibration] = {}
 
     def run(calibration: Mapping[str, LayerCalibration]) -> Counts:
-        deployment = compile(graph, target=chip, v_min=v_min, bias_bits=bias_bits, calibration=calibration)
+        deployment = compile_with(graph, chip, replace(options, calibration=calibration))
         return _event_driven_counts(deployment, dataset, threads=threads, slow_clock_hz=slow_clock_hz)
 
-    plain = compile(graph, target=chip, v_min=v_min, bias_bits=bias_bits)
+    plain = compile_with(graph, chip, options)
     neurons = {name: layer.neuron for name, layer in plain.quantized.layers.items()}
     trained = time_stepped_counts(graph, dataset, neurons, dt_us=dt_us)
     before = now = _event_driven_counts(plain, dataset, threads=threads, slow_clock_hz=slow_clock_hz)

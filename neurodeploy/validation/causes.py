@@ -15,7 +15,7 @@ from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.nodes import Conv2d, Neuron
 from neurodeploy.quantize.dequantize import dequantize
 from neurodeploy.quantize.integers import PASSES
-from neurodeploy.validation.single_neuron import NotSimple, Rules, run_neuron, touches
+from neurodeploy.validation.single_neuron import NotSimple, Rules, ThroughLoop, run_neuron, touches
 from neurodeploy.validation.traces import Difference, Trace
 
 #: Cause -> what it means, completed by the two runs' values in front of it.
@@ -33,6 +33,7 @@ CAUSES: Mapping[str, str] = {
     "bias-clock": "the chip adds the bias at the ticks of its slow clock, not at every time step",
     "pooling-remainder": "spikes from rows or columns that the pooling leaves over reach the neuron; time steps drop "
     "them",
+    "loop": "its layer takes spikes that come back through a loop: in time steps one step later, on the chip at once",
     "arithmetic": "the float32 sums of the time-stepped run end on the other side of the threshold than exact sums",
     "chip": "unknown: the inside of the chip was not recorded",
     "unknown": "unknown: running the neuron again alone does not reproduce both runs",
@@ -80,6 +81,9 @@ def explain(
         stages = _stages(deployment, difference, reference, ticks_us)
         until_us = (step + 1) * dt_us
         arriving = touches(deployment.quantized.graph, difference.layer, difference.neuron, trace.sent, until_us)
+    except ThroughLoop as error:
+        cause = "loop" if runs[1] == "event_driven" else "unknown"
+        return Reason(cause, CAUSES["loop"] if cause == "loop" else f"unknown: {error}, which is not followed")
     except NotSimple as error:
         return Reason("unknown", f"unknown: {error}, which is not followed")
     place = {"float": 0, "quantized": 1, "time_stepped": 3, "event_driven": len(stages) - 1}

@@ -14,6 +14,7 @@ from neurodeploy.events.dataset import EventDataset
 from neurodeploy.events.raster import dataset_to_raster
 from neurodeploy.graph.graph import Graph
 from neurodeploy.target import Execution
+from neurodeploy.validation.stepped import stepped
 
 #: Called with (recordings done, recordings in all) while a run is under way.
 Progress = Callable[[int, int], None]
@@ -175,30 +176,19 @@ def _time_stepped_batches(
     progress: Progress = lambda done, total: None,
 ) -> Iterator[dict[str, NDArray[np.int64]]]:
     """Layer -> spikes per recording and neuron, a batch of recordings at a time."""
-    try:
-        import torch
-    except ImportError as error:
-        raise ValidationError(
-            "time-stepped runs need torch, which is not installed.",
-            remedy="pip install torch, or leave these runs out (--runs event_driven).",
-            code="torch-missing",
-        ) from error
-    from neurodeploy.graph.torch_writer import to_torch
-
-    network = to_torch(graph)
-    with torch.inference_mode():
-        for first in range(0, len(dataset), RECORDINGS_AT_ONCE):
-            indices = range(first, min(first + RECORDINGS_AT_ONCE, len(dataset)))
-            try:
-                raster = dataset_to_raster(dataset, indices, dt_us=dt_us, dtype=np.float32)
-            except MemoryError as error:
-                raise ValidationError(
-                    f"{dataset.source}: recordings of {dataset.duration_us} us in steps of dt_us = {dt_us} do not fit "
-                    f"in memory, {len(indices)} at a time.",
-                    remedy="give a longer dt_us, cut the recordings, or leave the time-stepped runs out "
-                    "(--runs event_driven).",
-                    code="raster-memory",
-                ) from error
-            spikes = network.record(torch.from_numpy(raster))
-            yield {name: spikes[neuron].sum(1).flatten(1).numpy().astype(np.int64) for name, neuron in neurons.items()}
-            progress(indices[-1] + 1, len(dataset))
+    network = stepped(graph)
+    for first in range(0, len(dataset), RECORDINGS_AT_ONCE):
+        indices = range(first, min(first + RECORDINGS_AT_ONCE, len(dataset)))
+        try:
+            raster = dataset_to_raster(dataset, indices, dt_us=dt_us, dtype=np.float32)
+        except MemoryError as error:
+            raise ValidationError(
+                f"{dataset.source}: recordings of {dataset.duration_us} us in steps of dt_us = {dt_us} do not fit "
+                f"in memory, {len(indices)} at a time.",
+                remedy="give a longer dt_us, cut the recordings, or leave the time-stepped runs out "
+                "(--runs event_driven).",
+                code="raster-memory",
+            ) from error
+        spikes = network(raster)
+        yield {name: spikes[neuron].sum(1).flatten(1).numpy().astype(np.int64) for name, neuron in neurons.items()}
+        progress(indices[-1] + 1, len(dataset))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurodeploy.graph.graph import Graph
-from neurodeploy.graph.nodes import Add, Concat, Conv2d, Input, Neuron, SumPool2d
+from neurodeploy.graph.nodes import Add, Concat, Conv2d, Feedback, Input, Neuron, SumPool2d
 from neurodeploy.neuron import Spikes
 
 #: Spikes of one layer, or the recording: fields ``order`` (place in the run), ``t`` (us), ``c``, ``y``, ``x``.
@@ -23,6 +23,10 @@ Addresses = NDArray[np.void]
 
 class NotSimple(Exception):
     """The neuron is fed through a node that this module does not follow; caught where causes are named."""
+
+
+class ThroughLoop(NotSimple):
+    """Spikes come back through a loop."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,8 @@ def touches(
         until_us: end of the time that is looked at.
 
     Raises:
-        NotSimple: between a source and the layer is something else than sum pooling, addition and concatenation.
+        NotSimple: between a source and the layer is something else than sum pooling, addition and concatenation;
+            ThroughLoop if it is a loop.
     """
     conv = graph.nodes[layer]
     if not isinstance(conv, Conv2d):
@@ -128,6 +133,8 @@ def _paths(graph: Graph, name: str) -> list[tuple[str, tuple[str, ...], int]]:
     node = graph.nodes[name]
     if isinstance(node, Input | Neuron):
         return [(name, (), 0)]
+    if isinstance(node, Feedback):
+        raise ThroughLoop(f"{name} closes a loop")
     if not isinstance(node, Add | Concat | SumPool2d):
         raise NotSimple(f"{name} is a {node.kind}")
     own = (name,) if isinstance(node, SumPool2d) else ()

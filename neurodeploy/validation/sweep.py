@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from neurodeploy.deployment import Deployment
+from neurodeploy.compile_options import DEFAULT, CompileOptions
+from neurodeploy.deployment import deploy_integers, quantize_for
 from neurodeploy.errors import ConstraintError, MappingError, QuantizeError, ValidationError
 from neurodeploy.events.dataset import EventDataset
 from neurodeploy.files import write_json, write_text
 from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.load import load
 from neurodeploy.graph.nodes import Neuron, Node
-from neurodeploy.quantize import quantize
-from neurodeploy.target import load_target
+from neurodeploy.target import Target, load_target
 from neurodeploy.validation.runs import Progress, event_driven_run
 from neurodeploy.validation.time_step import TimeStepAdvice, largest_dt
 
@@ -112,10 +112,11 @@ def sweep(
     graph: Graph | str | Path,
     dataset: EventDataset,
     *,
-    target: str = "speck2f",
+    target: str | Path | Target = "speck2f",
     v_min: Sequence[VMin] = (None,),
     weight_bits: Sequence[int] | None = None,
     threshold_scale: Sequence[float] = (1.0,),
+    options: CompileOptions = DEFAULT,
     dt_us: Sequence[int] = (),
     min_agreement: float = 0.98,
     max_rate_difference: float = 0.1,
@@ -128,10 +129,11 @@ def sweep(
     Args:
         graph: a float network, or the path of one.
         dataset: labelled recordings.
-        target: name of the chip.
+        target: name of the chip, path of a ``chip.yaml``, or a loaded chip.
         v_min: lower bounds of the potential, as ``nd.compile`` takes them; None is the network's own.
         weight_bits: bits of a weight, sign included, at most the chip's; by default the chip's.
         threshold_scale: factors on every threshold (the lower bound stays, unless it is given as ``"-threshold"``).
+        options: what else the network is compiled with; its ``v_min`` is given here instead.
         dt_us: lengths of a time step in microseconds; for each combination ``largest_dt`` says up to which of them
             time steps do what the chip does. Needs torch.
         min_agreement, max_rate_difference: the bounds of ``largest_dt``.
@@ -143,15 +145,21 @@ def sweep(
         One row per combination. A combination that the chip cannot hold is a row with its error.
 
     Raises:
-        ValidationError: no recordings, an empty list, more weight bits than the chip has or fewer than 2, or a
-            threshold scale that is not positive.
+        ValidationError: no recordings, an empty list, a ``v_min`` in the options, more weight bits than the chip has
+            or fewer than 2, or a threshold scale that is not positive.
         EventError: recordings that do not fit the network's input.
     """
     graph = load(graph) if isinstance(graph, str | Path) else graph
-    chip = load_target(target)
+    chip = load_target(target) if isinstance(target, str | Path) else target
     widths = chip.family.quantization_spec(chip.chip)
     bits = (widths.weight_bits,) if weight_bits is None else tuple(weight_bits)
     _check(dataset, v_min, bits, threshold_scale, widths.weight_bits)
+    if options.v_min is not None:
+        raise ValidationError(
+            f"options.v_min is {options.v_min!r}, and v_min is what is swept.",
+            remedy="give it as one of the values: v_min=[...].",
+            code="v-min",
+        )
     grid = list(product(v_min, bits, threshold_scale))
     total = len(grid) * len(dataset) * (1 + len(set(dt_us)))
     labels = np.asarray(dataset.labels, np.int64)
@@ -165,13 +173,13 @@ def sweep(
         row = SweepRow(bound, width, factor)
         try:
             scaled = _scaled_thresholds(graph, factor)
-            quantized = quantize(scaled, replace(widths, weight_bits=width), v_min=bound)
-            mapped = chip.family.map(quantized.graph, chip.chip)
+            chosen = replace(options, v_min=bound)
+            quantized = quantize_for(chip, scaled, chosen, weight_bits=width)
+            deployment = deploy_integers(scaled, quantized, chip, chosen)
         except (QuantizeError, ConstraintError, MappingError) as error:
             rows.append(replace(row, error=error.message))
             before += len(dataset) * (1 + len(set(dt_us)))
             continue
-        deployment = Deployment(scaled, quantized, mapped.report(), chip.family.lower(mapped))
         run = event_driven_run(deployment, dataset, threads=threads, slow_clock_hz=slow_clock_hz, progress=advance)
         before += len(dataset)
         advice = None

@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurodeploy.deployment import Deployment
-from neurodeploy.errors import ValidationError
 from neurodeploy.events.array import EventArray
 from neurodeploy.events.raster import events_to_raster
 from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.nodes import Input
 from neurodeploy.target import SpikeArray
 from neurodeploy.validation.single_neuron import Addresses, addresses
+from neurodeploy.validation.stepped import stepped
 
 
 @dataclass(frozen=True)
@@ -69,21 +69,9 @@ def stepped_trace(deployment: Deployment, graph: Graph, events: EventArray, dt_u
     Raises:
         ValidationError: torch is missing.
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise ValidationError(
-            "time-stepped runs need torch, which is not installed.",
-            remedy="pip install torch, or compare event_driven with recorded.",
-            code="torch-missing",
-        ) from error
-    from neurodeploy.graph.torch_writer import to_torch
-
     shape = deployment.program.input_shape
     raster = events_to_raster(events, shape, dt_us=dt_us, n_time_steps=steps, dtype=np.float32)
-    raster = raster.reshape(1, steps, *graph.input_shape())
-    with torch.inference_mode():
-        spikes = to_torch(graph).record(torch.from_numpy(raster))
+    spikes = stepped(graph)(raster[None])
     keys, counts = {}, {}
     sent = {_input_name(deployment.quantized.graph): addresses(events)}
     for name, quantized in deployment.quantized.layers.items():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neurodeploy.deployment import Deployment
+from neurodeploy.deployment import Deployment, deploy_integers
 from neurodeploy.events.dataset import EventDataset
 from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.nodes import Neuron, Node
@@ -190,8 +190,6 @@ def _without_v_min(deployment: Deployment) -> Deployment:
         return deployment
     layers = {name: replace(layer, v_min=None, v_min_integer=bounds[name]) for name, layer in quantized.layers.items()}
     lifted = Quantized(_with_bounds(quantized, bounds), layers, quantized.spec)
-    target = deployment.load_target()
     cores = {name: configured.core for name, configured in deployment.layers.items()}
-    mapped = target.family.map(lifted.graph, target.chip, cores)
-    program = target.family.lower(mapped)
-    return replace(deployment, quantized=lifted, mapping=mapped.report(), program=program)
+    options = replace(deployment.options, layer2core_map=cores)
+    return deploy_integers(deployment.graph, lifted, deployment.load_target(), options)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from neurodeploy.graph.graph import Graph
-from neurodeploy.graph.nodes import Add, Concat, Conv2d, Input, Neuron, Output, SumPool2d
+from neurodeploy.graph.nodes import Add, Concat, Conv2d, Feedback, Input, Neuron, Output, SumPool2d
 from neurodeploy.target import Finding, Rule
 from neurodeploy.targets.dynapcnn.chip import Chip
 from neurodeploy.targets.dynapcnn.input_paths import InputPath
@@ -88,9 +88,9 @@ def broken(scope: Scope, subject: Any, chip: Chip) -> list[Finding]:
 @_constraint("graph", "unsupported-node")
 def only_what_a_core_has(graph: Graph, chip: Chip) -> Breaches:
     """A network consists of convolutions (or linear layers), neurons, poolings, additions and concatenations of
-    spikes.
+    spikes, and loops on request.
     """
-    known = (Input, Output, Conv2d, Neuron, SumPool2d, Add, Concat)
+    known = (Input, Output, Conv2d, Neuron, SumPool2d, Add, Concat, Feedback)
     for name, node in graph.nodes.items():
         # Exact kinds: an average pooling is a sum pooling to Python, but not to the chip.
         if type(node) not in known:
@@ -534,6 +534,20 @@ def senders_fit_receivers(layers: Mapping[str, CoreLayer], chip: Chip) -> Breach
             if pooled != size or f + destination.feature_shift > c:
                 value = f"sends {(f + destination.feature_shift, *pooled)} to {destination.layer}"
                 yield Breach(value, f"{(c, *size)}", "change the pooling between the two layers.", layer.name)
+
+
+@_constraint("network", "recurrence", "note")
+def loops_have_no_time_steps(layers: Mapping[str, CoreLayer], chip: Chip) -> Breaches:
+    """Loops (recurrent connections) are taken on request only: the chip has no time steps, so that spikes come back as
+    soon as they are processed instead of one step later, and a loop may deadlock the chip (sinabs documentation).
+    """
+    place = {name: index for index, name in enumerate(layers)}
+    for layer in layers.values():
+        for destination in layer.destinations:
+            if place[destination.layer] <= place[layer.name]:
+                value = f"{layer.name} sends back to {destination.layer}"
+                remedy = "validate: keep its spikes few (an inhibitory loop falls silent), or train without it."
+                yield Breach(value, "no loop", remedy, layer.name)
 
 
 def codes(findings: Iterable[Finding]) -> list[str]:

@@ -42,6 +42,7 @@ constexpr size_t kVector = 64;        // elements that a vector access may pass 
 constexpr size_t kDenseMasks = 2048;  // vectors that a dense core updates before it emits spikes
 constexpr size_t kBlock = size_t{1} << 22;       // most spikes between two looks at how much work was done
 constexpr size_t kMostSpikes = size_t{1} << 26;  // of one core in one chunk
+constexpr size_t kMostInLoop = size_t{1} << 22;  // the same in a network with loops: a loop that never falls silent
 constexpr size_t kMostRecorded = size_t{1} << 28;
 constexpr uint64_t kWorkBetweenChecks = uint64_t{1} << 26;  // updates between two looks for Ctrl-C: milliseconds
 constexpr uint32_t kTag = 0xFF000000u;
@@ -696,6 +697,7 @@ public:
         std::vector<Source>& sources = cores_[to].sources;
         if (sources.empty() || sources.back().core != from) sources.push_back({from, {}, false});
         sources.back().edges.push_back({shift, log2_pooling});
+        loops_ = loops_ || to <= from;
         const Core &source = cores_[from], &core = cores_[to];
         sources.back().lossless = sources.back().edges.size() == 1 && source.F + shift <= core.C &&
                                   (source.out_h - 1) >> log2_pooling < core.H &&
@@ -807,7 +809,8 @@ private:
             return core.sources.size() + (core.entries > 0) > 1 ||
                    (interleaving_ == kRandom && !core.sources.empty() && core.sources[0].edges.size() > 1);
         });
-        queued_ = interleaving_ != kLayers && joins;
+        if (loops_ && interleaving_ == kLayers) throw std::invalid_argument("run: a loop has no order core by core");
+        queued_ = loops_ || (interleaving_ != kLayers && joins);
         for (size_t i = 0; i <= n; ++i) {
             HostEvent event{until_us, 0, 0, 0};
             if (i < n) std::memcpy(&event, bytes + i * sizeof(HostEvent), sizeof(HostEvent));
@@ -1070,10 +1073,12 @@ private:
     // Note work that was done; refuse more than is allowed, and let Ctrl-C through.
     void worked(const Core& core, uint64_t updates) {
         work_ += updates;
-        if (core.fired > kMostSpikes)
-            throw std::overflow_error("one host event, or a few in a row, make more than " +
-                                      std::to_string(kMostSpikes) + " spikes in core number " +
-                                      std::to_string(core.rank) + " of the program");
+        if (core.fired > (loops_ ? kMostInLoop : kMostSpikes))
+            throw std::overflow_error(
+                (loops_ ? "one host event, or a tick, makes more than " + std::to_string(kMostInLoop)
+                        : "one host event, or a few in a row, make more than " + std::to_string(kMostSpikes)) +
+                " spikes in core number " + std::to_string(core.rank) + " of the program" +
+                (loops_ ? ", which has a loop" : ""));
         if (work_ - checked_ < kWorkBetweenChecks && work_ <= work_limit_) return;
         checked_ = work_;
         if (work_ > work_limit_)
@@ -1113,7 +1118,7 @@ private:
     int order_, interleaving_;
     uint64_t lost_below_, seed_, work_limit_;  // an event is lost where its number of 53 random bits is below the first
     bool zero_touches_, wrap_, tick_fires_, tick_first_, compute_outside_;
-    bool leaks_ = false, queued_ = false, probing_ = false;
+    bool leaks_ = false, loops_ = false, queued_ = false, probing_ = false;
     int64_t ticks_ = 0;
     uint64_t delays_ = 0;              // random delays drawn since the reset
     uint64_t work_ = 0, checked_ = 0;  // updates in this run, and at the last check

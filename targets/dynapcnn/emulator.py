@@ -40,7 +40,7 @@ class Emulator:
 
     Raises:
         ProgramError: the program is not consistent.
-        EmulationError: recurrent connections; biases without a slow clock; an impossible clock.
+        EmulationError: recurrent connections worked off core by core; biases without a slow clock; an impossible clock.
     """
 
     def __init__(
@@ -163,9 +163,9 @@ class Emulator:
         except OverflowError as error:
             raise EmulationError(
                 f"{error}.",
-                remedy="a slow clock that is too fast, weights far above their threshold or positive biases make "
-                "events multiply; record fewer layers, feed the recording in pieces, or raise work_limit if it is "
-                "meant so.",
+                remedy="a slow clock that is too fast, weights far above their threshold, positive biases or a loop "
+                "that excites itself make events multiply; record fewer layers, feed the recording in pieces, weaken "
+                "the loop, or raise work_limit if it is meant so.",
                 code="work-limit",
             ) from None
         self._stopped = False

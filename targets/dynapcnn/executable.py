@@ -150,7 +150,8 @@ def check_executable(program: DynapcnnProgram, slow_clock_hz: float | None, swit
 
     Raises:
         ProgramError: shapes, types, thresholds, initial values or destinations that do not fit together.
-        EmulationError: recurrent connections; a biased core without a slow clock; a slow clock outside 0..1 MHz.
+        EmulationError: recurrent connections worked off core by core; a biased core without a slow clock; a slow
+            clock outside 0..1 MHz.
     """
     rank = {core.core: index for index, core in enumerate(program.cores)}
     if len(rank) != len(program.cores) or len(set(program.parts)) != len(program.parts):
@@ -173,7 +174,7 @@ def check_executable(program: DynapcnnProgram, slow_clock_hz: float | None, swit
             remedy='compile without a filter, or set the switch event_filter to "pass_all" to emulate without it.',
             code="event-filter",
         )
-    for index, core in enumerate(program.cores):
+    for core in program.cores:
         _check_shapes(core)
         _check_thresholds(core)
         interval = core.output_decimator_interval
@@ -189,13 +190,16 @@ def check_executable(program: DynapcnnProgram, slow_clock_hz: float | None, swit
                     core,
                     f"pooling {destination.pooling}, feature_shift {destination.feature_shift}: 1, 2, 4 and 0 or more.",
                 )
-            if rank[destination.core] <= index:
-                raise EmulationError(
-                    f"layer {core.name!r} (core {core.core}) sends to core {destination.core}, which comes no later: "
-                    "recurrent connections and cores out of network order are not emulated.",
-                    remedy="list the cores in network order; unroll or remove recurrent connections.",
-                    code="recurrent",
-                )
+    for core, destination in program.loops:
+        if not program.leads_to(destination.core, core.core):
+            _refuse(core, f"sends to core {destination.core}, which comes earlier, and no loop leads back.")
+        if switches.interleaving == "layers":
+            raise EmulationError(
+                f"layer {core.name!r} (core {core.core}) sends to core {destination.core}, which comes no later: a "
+                "recurrent connection has no order core by core.",
+                remedy='set the switch interleaving to "fifo", "depth_first" or "random", or leave it out.',
+                code="recurrent",
+            )
     leaky = [core.layer for core in program.cores if core.leak_enable]
     if slow_clock_hz is None and leaky:
         raise EmulationError(

@@ -63,14 +63,16 @@ class DynapcnnFamily:
         """What the user sets on the chip beyond the network; see ``settings.py``."""
         return read_settings(data)
 
-    def check(self, graph: Graph, chip: Chip, settings: Settings | None = None) -> list[Finding]:
+    def check(
+        self, graph: Graph, chip: Chip, settings: Settings | None = None, allow_recurrence: bool = False
+    ) -> list[Finding]:
         """All rules that ``graph`` breaks, placement included; passes that cannot run are findings too."""
         from neurodeploy.quantize import PASSES, check_kinds
 
         settings = settings or Settings()
 
         try:
-            check_kinds(graph)
+            check_kinds(graph, allow_recurrence)
         except NeurodeployError as error:
             text = "A network consists of layers that have integers."
             return [Finding("", Rule(error.code, text, "error"), error.message, "", error.remedy)]
@@ -123,7 +125,7 @@ class DynapcnnFamily:
         """The event-driven emulator."""
         from neurodeploy.targets.dynapcnn.emulator import Emulator
 
-        return Emulator(program, _switches(switches), slow_clock_hz, work_limit=work_limit)
+        return Emulator(program, _switches(switches, program), slow_clock_hz, work_limit=work_limit)
 
     def delivery_orders(self, count: int, seed: int) -> Mapping[str, Mapping[str, Any]]:
         """Depth first, breadth first, then spikes in random order on connections of random delay."""
@@ -162,7 +164,7 @@ class DynapcnnFamily:
         """See ``workload.py``."""
         from neurodeploy.targets.dynapcnn.workload import core_work
 
-        return core_work(program, events, spikes, _switches(switches))
+        return core_work(program, events, spikes, _switches(switches, program))
 
     def routes(self, program: DynapcnnProgram) -> list[Route]:
         """Where each layer is and where its spikes go."""
@@ -189,7 +191,8 @@ class DynapcnnFamily:
         return SamnaVendor(chip)
 
 
-def _switches(given: Mapping[str, Any] | None) -> "Switches":
+def _switches(given: Mapping[str, Any] | None, program: DynapcnnProgram) -> "Switches":
+    """The switches by name; loops are worked off breadth first where nothing else is asked for."""
     from neurodeploy.targets.dynapcnn.switches import Switches
 
     names = list(Switches.__dataclass_fields__)
@@ -198,7 +201,8 @@ def _switches(given: Mapping[str, Any] | None) -> "Switches":
             raise ConfigError(
                 f"there is no switch {name!r}.", remedy=f"the switches are: {', '.join(names)}.", code="switch"
             )
-    return Switches(**(given or {}))
+    default = {"interleaving": "fifo"} if program.loops else {}
+    return Switches(**{**default, **(given or {})})
 
 
 def _placement(chip: Chip, code: str) -> Rule:

@@ -7,7 +7,7 @@ from types import MappingProxyType
 import numpy as np
 
 from neurodeploy.graph.graph import Graph
-from neurodeploy.graph.nodes import Add, Concat, Conv2d, Input, Neuron, Output, SumPool2d
+from neurodeploy.graph.nodes import Add, Concat, Conv2d, Feedback, Input, Neuron, Output, SumPool2d
 
 MapShape = tuple[int, int, int]
 Pair = tuple[int, int]
@@ -140,7 +140,7 @@ def _ends(
                 yield LayerDestination(after, pools, feature_shift)
             elif isinstance(node, SumPool2d):
                 yield from _ends(graph, after, (*pools, node), feature_shift)
-            elif isinstance(node, Add):
+            elif isinstance(node, Add | Feedback):  # without time steps, what comes back does so at once
                 yield from _ends(graph, after, pools, feature_shift)
             elif isinstance(node, Concat):
                 first = sum(graph.shapes[other][0] for other in before[:place])

@@ -50,9 +50,11 @@ def lower(mapped: MappedNetwork, monitor_layers: Sequence[str] | None = None) ->
 
 
 def _is_plain(mapped: MappedNetwork) -> bool:
-    """Whether one input goes straight into one core."""
+    """Whether one input goes straight into one core, which takes nothing else beside it."""
     (path, *others) = mapped.inputs
-    return not others and path.before is None and len(path.ends) == 1 and not path.ends[0].feature_shift
+    if others or path.before is not None or len(path.ends) != 1:
+        return False
+    return path.given_shape == mapped.layers[path.ends[0].layer].input_shape
 
 
 def _port(mapped: MappedNetwork, path: InputPath) -> InputPort:

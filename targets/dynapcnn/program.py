@@ -155,6 +155,26 @@ class DynapcnnProgram:
         return tuple(core.name for core in self.cores)
 
     @property
+    def loops(self) -> tuple[tuple[CoreProgram, Destination], ...]:
+        """Cores that send to themselves or to an earlier core, and that destination: recurrent connections."""
+        rank = {core.core: index for index, core in enumerate(self.cores)}
+        return tuple(
+            (core, end)
+            for index, core in enumerate(self.cores)
+            for end in core.destinations
+            if rank.get(end.core, index + 1) <= index
+        )
+
+    def leads_to(self, core: int, other: int) -> bool:
+        """Whether spikes of ``core`` reach ``other``, directly or through other cores; True for itself."""
+        ends = {each.core: [end.core for end in each.destinations] for each in self.cores}
+        seen, new = {core}, [core]
+        while new:
+            new = [end for end in ends.get(new.pop(), ()) if end not in seen] + new
+            seen.update(new)
+        return other in seen
+
+    @property
     def inputs(self) -> tuple[InputPort, ...]:
         """Every input, in the order of their features in the user's events."""
         if self.ports:

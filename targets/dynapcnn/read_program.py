@@ -242,16 +242,14 @@ def _check(program: DynapcnnProgram, chip: Chip) -> None:
         _refuse("program.inputs", f"contradict the cores: {error.message.rstrip('.')}")
     by_core = {core.core: core.name for core in program.cores}
     entered = {entry.core for port in program.inputs for entry in port.entries}
-    seen: set[int] = set()
     layers: dict[str, CoreLayer] = {}
     cores = chip.placement_cores()
+    for core, end in program.loops:
+        if not program.leads_to(end.core, core.core):
+            path = f"program.cnn_layers.{core.core}.destinations"
+            _refuse(path, "lead back to a layer that does not come later, without a loop; layers are in network order")
     for core in program.cores:
         path = f"program.cnn_layers.{core.core}"
-        seen.add(core.core)
-        if any(end.core in seen for end in core.destinations):
-            _refuse(
-                f"{path}.destinations", "lead back to a layer that does not come later; layers are in network order"
-            )
         if core.leak_enable != bool(core.biases.any()):
             _refuse(f"{path}.leak_enable", f"is {core.leak_enable}, and the biases say the opposite")
         layer = _layer(core, by_core, core.core in entered)

@@ -34,7 +34,8 @@ class Switches:
         interleaving: (b) order of the work of different cores for one host event. ``"layers"``: core by core in program
             order, each empties its queue; ``"fifo"``: breadth first, one queue for the whole chip; ``"depth_first"``:
             each spike's consequences before the next spike; ``"random"``: each event travels for a random time, but
-            never overtakes another on the same connection. Only joins can tell them apart.
+            never overtakes another on the same connection. Only joins can tell them apart. Programs with recurrent
+            connections have no order core by core: for them ``"fifo"`` is the default.
         zero_weight_touches: (c) whether a zero weight touches its neuron, which may then fire a stored remainder.
         overflow: (d) what happens to a potential outside int16: ``"saturate"`` or ``"wrap"``.
         tick_fires: (e) whether a slow-clock tick whose bias lifts, or leaves, a potential at the threshold fires the

@@ -54,7 +54,8 @@ def core_work(program: DynapcnnProgram, events: EventArray, spikes: SpikeArray, 
             if switches.outside_events == "drop":
                 accepted &= (y < target.input_shape[1]) & (x < target.input_shape[2])
             arrived[to].append((own["t"][accepted], _synops(target, y[accepted], x[accepted])))
-            sources[to].append(index)
+            if to > index:  # what comes back through a loop is taken to arrive with the rest
+                sources[to].append(index)
     return [
         CoreWork(
             part=core.name,

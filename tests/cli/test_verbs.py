@@ -42,6 +42,7 @@ def test_compile_prints_every_step_and_writes_the_program(tmp_path, cli, small_g
         "mapping.json",
         "program.json",
         "deployment.json",
+        "compile.json",
         "compile.yaml",
     }
     assert written == files

@@ -227,7 +227,7 @@ FIRST = ("cnn_layers", "0")
         ((*FIRST, "dimensions", "input_shape", "feature_count"), 3, "must have the shape"),
         ((*FIRST, "dimensions", "input_shape", "size", "x"), 14, "kernel, stride and padding give"),
         ((*FIRST, "destinations"), [], "must be a list of 2"),
-        ((*FIRST, "destinations", 0, "layer"), 0, "lead back"),
+        ((*FIRST, "destinations", 0, "layer"), 0, "breaks a rule"),
         ((*FIRST, "destinations", 0, "layer"), 3, "holds no layer"),
         ((*FIRST, "destinations", 0, "pooling"), 3, "breaks a rule"),
         ((*FIRST, "destinations", 0, "pooling"), 2, "breaks a rule"),

@@ -67,10 +67,11 @@ def test_recurrent_networks():
     with pytest.raises(NeurodeployError) as info:
         nd.compile(Graph(nodes, (*edges, ("spike", "out"))), target="speck2f")
     assert "loop" in info.value.message, str(info.value)
-    assert info.value.code == "unsupported-node"
+    assert info.value.code == "recurrence"
+    assert "allow_recurrence" in info.value.remedy
     target = load_target("speck2f")
     findings = target.family.check(Graph(nodes, (*edges, ("spike", "out"))), target.chip)
-    assert [finding.rule.code for finding in findings] == ["unsupported-node"]
+    assert [finding.rule.code for finding in findings] == ["recurrence"]
 
 
 @pytest.mark.parametrize(
