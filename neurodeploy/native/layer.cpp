@@ -477,7 +477,9 @@ void backward(const Options& options, ResetPath path, const BackwardArrays<Real>
                     for (std::int64_t s = 0; s < samples; ++s) {
                         const std::int64_t row = row0 + s * options.batch_stride() + t * options.step_stride();
                         const StateRows<Real> adjoint(parameters, arrays.grad_initial + base(s), sample_stride);
-                        for (std::int64_t offset = 0; offset < width; offset += block_columns) {
+                        // Backwards in the row too: memory is then read in one direction, which processors prefetch better.
+                        const std::int64_t last_block = (width - 1) / block_columns * block_columns;
+                        for (std::int64_t offset = last_block; offset >= 0; offset -= block_columns) {
                             const std::int64_t n = std::min(block_columns, width - offset);
                             const std::int64_t column = first + offset;
                             const std::int64_t again = (t - start) * rows_size + s * row_size + offset;
