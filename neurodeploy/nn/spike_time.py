@@ -12,13 +12,13 @@ from neurodeploy.kernels.spike_time import Output, SpikeOverflowError, SpikeTime
 
 
 class _Revive(torch.autograd.Function):
-    """Spike times as they are; weights of neurons that never fired get a gradient that raises them."""
+    """Spike times as they are, and a gradient that raises the weights of neurons in proportion to their silence."""
 
     @staticmethod
     def forward(
         ctx: Any, times: torch.Tensor, weight: torch.Tensor, silent: torch.Tensor, amount: float
     ) -> torch.Tensor:
-        """Return the times; ``silent`` [N] bool, weight [N, ...]."""
+        """Return the times; ``silent`` [N] shares, weight [N, ...]."""
         ctx.save_for_backward(silent, weight)
         ctx.amount = amount
         return times.view_as(times)
@@ -26,10 +26,9 @@ class _Revive(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Pass the gradient on, and lower that of all weights of silent neurons by the amount."""
+        """Pass the gradient on, and lower that of a neuron's weights by its share of the amount."""
         silent, weight = ctx.saved_tensors
-        bump = torch.zeros_like(weight)
-        bump[silent] = -ctx.amount
+        bump = (-ctx.amount * silent.to(weight.dtype)).reshape(-1, *[1] * (weight.dim() - 1)).expand_as(weight)
         return grads[0], bump, None, None
 
 
@@ -76,7 +75,7 @@ class SpikeTimeLayer(torch.nn.Module):
         )
         self.silent, self.grazing = int((found.counts == 0).sum()), int(found.grazing.sum())
         if self.revive and self.weight.requires_grad:
-            silent = (found.counts == 0).all(0)
+            silent = (found.counts == 0).double().mean(0)
             revived = _Revive.apply(found.times, self.weight, silent, self.revive)  # type: ignore[no-untyped-call]
             return found._replace(times=revived)
         return found
@@ -100,8 +99,8 @@ class SpikeTimeLinear(SpikeTimeLayer):
         t_max: end of the run in the unit of the times; input after it is left out. ``inf``: until all are at rest.
         grazing_limit: smallest relative slope at which gradients are taken as they are, see
             ``kernels.spike_time.GRAZING``.
-        revive: off at 0. Otherwise the gradient of every weight of a neuron that is silent in the whole batch is
-            lowered by this, so that optimisers raise it; the exact gradient is 0 there.
+        revive: off at 0. Otherwise the gradient of every weight of a neuron is lowered by this times the share of
+            samples in which the neuron is silent, so that optimisers raise it; the exact gradient is 0 there.
 
     Raises:
         KernelError: an argument that cannot be run. A call raises it for tensors that do not fit, and
@@ -138,8 +137,8 @@ class SpikeTimeConv2d(SpikeTimeLayer):
     Args:
         in_channels, out_channels: numbers of channels.
         kernel_size, stride, padding: of both spatial axes; nothing fires in the padding.
-        neuron, max_spikes, t_max, grazing_limit, revive: as in :class:`SpikeTimeLinear`; a silent neuron is a channel
-            that fires nowhere.
+        neuron, max_spikes, t_max, grazing_limit, revive: as in :class:`SpikeTimeLinear`; positions count as
+            samples.
 
     Raises:
         KernelError: as :class:`SpikeTimeLinear`.
