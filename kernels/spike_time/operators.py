@@ -127,6 +127,13 @@ def _check(times: torch.Tensor, weight: torch.Tensor, max_spikes: int) -> None:
         raise KernelError(
             f"max_spikes is {max_spikes}.", remedy="give a whole number above 0.", code="spike-time-max-spikes"
         )
+    if not bool(weight.isfinite().all()):
+        source, neuron = (int(index) for index in (~weight.isfinite()).nonzero()[0])
+        raise KernelError(
+            f"The weight from input {source} to neuron {neuron} is {float(weight[source, neuron])}.",
+            remedy="give finite weights; in training, lower the learning rate or clip gradients.",
+            code="spike-time-weight",
+        )
     bad = ~(times > -inf)
     if bool(bad.any()):
         sample, neuron, slot = (int(index) for index in bad.nonzero()[0])

@@ -436,6 +436,7 @@ def test_neurons_that_cannot_be_run(options: dict[str, Any], code: str) -> None:
         (torch.zeros(1, 3, 1), torch.zeros(2, 3), {}, "kernel-shape"),
         (torch.full((1, 2, 1), torch.nan), torch.zeros(2, 3), {}, "spike-time-input"),
         (torch.full((1, 2, 1), -inf), torch.zeros(2, 3), {}, "spike-time-input"),
+        (torch.zeros(1, 2, 1), torch.full((2, 3), torch.nan), {}, "spike-time-weight"),
         (torch.zeros(1, 2, 1), torch.zeros(2, 3), {"max_spikes": 0}, "spike-time-max-spikes"),
         (torch.zeros(1, 2, 1), torch.zeros(2, 3), {"grazing": 0.0}, "spike-time-grazing"),
         (torch.zeros(1, 2, 1), torch.zeros(2, 3), {"t_max": torch.nan}, "spike-time-t-max"),
