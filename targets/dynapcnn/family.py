@@ -74,8 +74,10 @@ class DynapcnnFamily:
         try:
             check_kinds(graph, allow_recurrence)
         except NeurodeployError as error:
-            text = "A network consists of layers that have integers."
-            return [Finding("", Rule(error.code, text, "error"), error.message, "", error.remedy)]
+            # The rule on loops is a note for those who asked for them.
+            known = [constraint.rule(chip).text for constraint in CONSTRAINTS if constraint.code == error.code]
+            text = known[0] if known else "A network consists of layers that have integers."
+            return [Finding("", Rule(error.code, text, "error"), error.message.rstrip("."), "", error.remedy)]
         findings: list[Finding] = []
         for step in PASSES:
             try:
