@@ -8,10 +8,10 @@ from pydantic import Field
 
 from neurodeploy.cli.model_options import ChipOptions, Steps, compile_options, read_model, say_notes, say_quantization
 from neurodeploy.cli.output import progress, say, table
-from neurodeploy.cli.recordings import labelled_recordings
 from neurodeploy.cli.verb import verb, write_resolved
 from neurodeploy.deployment import PROGRAM_FILE, Deployment, compile_with
 from neurodeploy.errors import ConfigError
+from neurodeploy.events.dataset import load_npz
 from neurodeploy.mapping.placement import CoreChoice, Split
 from neurodeploy.quantize.guards import Guard
 from neurodeploy.target import load_target
@@ -74,7 +74,7 @@ def command(options: CompileOptions) -> dict[str, Any]:
 def _guards(options: CompileOptions, deployment: Deployment) -> list[Guard]:
     if options.check_on is None:
         return activity_guards(deployment)
-    dataset = labelled_recordings(options.check_on, deployment.graph, options.samples)
+    dataset = load_npz(options.check_on, sensor_size=deployment.program.input_shape)[: options.samples]
     with progress("checking activity") as advance:
         return activity_guards(
             deployment,

@@ -83,6 +83,15 @@ def test_settings_of_the_chip_are_read_from_a_file(tmp_path, cli, small_graph):
     assert any(finding["code"] == "decimator" for finding in cli("check", *options).json["findings"])
 
 
+def test_activity_is_checked_on_recordings_of_the_sensor_that_the_settings_name(tmp_path, cli, small_graph, recordings):
+    save_graph(small_graph, tmp_path / "model.onnx")
+    (tmp_path / "chip.yaml").write_text("dvs: {sensor_size: [24, 24], pooling: [2, 2]}\n")
+    events = [make_events(r["t"], r["x"] + 12, r["y"] + 12, r["p"]) for r, _ in (recordings[0], recordings[1])]
+    save_npz(tmp_path / "data.npz", EventDataset.from_recordings(events, [0, 1], sensor_size=(2, 24, 24)))
+    options = ["--settings", tmp_path / "chip.yaml", "-o", tmp_path / "run", "--check-on", tmp_path / "data.npz"]
+    assert cli("compile", tmp_path / "model.onnx", *options, "--json").json["guards"] == []
+
+
 def test_emulate_validate_and_report(cli, run_folder):
     data = run_folder.parent / "data.npz"
     result = cli("emulate", run_folder, "--events", data, "--index", 1, "-o", run_folder / "spikes", "--json").json
