@@ -65,8 +65,11 @@ def command(options: CheckOptions) -> dict[str, Any]:
         "fits": not failing and not ann,
     }
     if failing:
+        more = f" And {len(failing) - 2} more, listed above (or in findings, with --json)." if len(failing) > 2 else ""
         raise CheckFailed(
-            f"{options.model} does not fit {target.name}{', once converted' if ann else ''}: " + " ".join(failing),
+            f"{options.model} does not fit {target.name}{', once converted' if ann else ''}: "
+            + " ".join(failing[:2])
+            + more,
             remedy=remedy or "see the remedy of each finding.",
             code="does-not-fit",
             result=result,

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from neurodeploy.cli.output import progress, say, table
 from neurodeploy.cli.verb import Options, verb, write_resolved
-from neurodeploy.conversion.convert import REPORT_FILE, convert
+from neurodeploy.conversion.convert import REPORT_FILE, check_images, convert
 from neurodeploy.conversion.images import Coding, EncodedImages, Images, load_images
 from neurodeploy.conversion.latency import LatencyCurve, latency_curve
 from neurodeploy.conversion.picture import curve_picture
@@ -18,6 +18,7 @@ from neurodeploy.graph.file import save_graph
 from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.load import load
 from neurodeploy.graph.nodes import Conv2d, Linear
+from neurodeploy.target import load_target
 
 CURVE_FILE = "convert.svg"
 
@@ -28,7 +29,9 @@ class ConvertOptions(Options):
     model: Path = Field(description="the trained ANN, .onnx.")
     images: Path = Field(description="training images: .npz with images and labels, or an IDX file (MNIST).")
     labels: Path | None = Field(None, description="the IDX file of their labels.")
-    test_images: Path | None = Field(None, description="images to judge by; without them, no accuracy on the chip.")
+    test_images: Path | None = Field(
+        None, description="images to judge by, as --images; without them, no accuracy on the chip."
+    )
     test_labels: Path | None = Field(None, description="the IDX file of their labels.")
     out: Path = Field(Path("build"), description="folder to write to.", json_schema_extra={"short": "-o"})
     target: str = Field(
@@ -38,11 +41,14 @@ class ConvertOptions(Options):
     )
     max_pool: Literal["refuse", "average"] = Field("refuse", description="read MaxPool as average pooling, or refuse.")
     fine_tune: int = Field(0, ge=0, description="epochs to train the ANN on, on the training images.")
-    learning_rate: float = Field(1e-3, gt=0, description="of --fine-tune.")
+    learning_rate: float = Field(1e-3, gt=0, description="learning rate of --fine-tune.")
     drop_bias: bool = Field(False, description="remove all biases before --fine-tune.")
     calibrate: int = Field(64, gt=0, description="how many training images the weights are balanced on.")
-    balance: Literal["max", "percentile", "rates"] = Field("percentile", description="how; see conversion/README.md.")
-    percentile: float = Field(99.9, gt=0, le=100, description="of the activations.")
+    balance: Literal["max", "percentile", "rates"] = Field(
+        "percentile",
+        description="activation that becomes full rate: the largest, --percentile, or that corrected by spike counts.",
+    )
+    percentile: float = Field(99.9, gt=0, le=100, description="for --balance: percentile of the activations.")
     per: Literal["layer", "channel"] = Field("layer", description="one scale per layer or channel.")
     input_scale: float = Field(1.0, gt=0, description="what the ANN took for brightness 1: 255 if trained on bytes.")
     initial_v: float = Field(0.0, ge=0, lt=1, description="initial potential as a share of the threshold.")
@@ -69,6 +75,12 @@ def command(options: ConvertOptions) -> dict[str, Any]:
         )
     training = load_images(options.images, options.labels)
     graph = load(options.model, **({"max_pool": options.max_pool} if options.model.suffix == ".onnx" else {}))
+    check_images(graph, training)
+    test = None
+    if options.test_images is not None:
+        test = load_images(options.test_images, options.test_labels)[: options.samples]
+        check_images(graph, test)
+        load_target(options.target)
     if options.fine_tune:
         graph = _trained_on(graph, training, options)
     coding = Coding(options.code, options.duration_us, options.dt_us, options.max_rate_hz)
@@ -82,8 +94,11 @@ def command(options: ConvertOptions) -> dict[str, Any]:
         input_scale=options.input_scale,
         initial_v=options.initial_v,
     )
-    curve = None if options.test_images is None else _curve(result.graph, graph, coding, options)
-    report = {**result.to_dict(), "chip": curve}
+    biased = any(isinstance(node, Conv2d | Linear) and node.bias is not None for node in result.graph.nodes.values())
+    clock_hz = 1e6 / options.dt_us if biased else None
+    (options.out / CURVE_FILE).unlink(missing_ok=True)  # it may be that of an earlier conversion
+    curve = None if test is None else _curve(result.graph, graph, test, coding, clock_hz, options)
+    report = {**result.to_dict(), "chip": curve, "slow_clock_hz": clock_hz}
     save_graph(result.graph, options.out / GRAPH_FILE)
     write_json(options.out / REPORT_FILE, report)
     write_resolved(options, options.out / "convert.yaml")
@@ -100,12 +115,14 @@ def command(options: ConvertOptions) -> dict[str, Any]:
         )
         for row in result.layers
     ]
-    table(f"{result.images} images, {result.steps[-1]} time steps", columns, rows)
+    table(f"Spikes beside activations: {result.images} training images, {result.steps[-1]} time steps", columns, rows)
     for step, accuracy, agreement in zip(result.steps, result.accuracy, result.agreement, strict=True):
         say(f"after {step} time steps: accuracy {accuracy:.1%}, {agreement:.1%} as the ANN ({result.accuracy_ann:.1%})")
     for note in result.graph.notes:
         say(f"note: {note}")
-    say(f"wrote {options.out / GRAPH_FILE}, {REPORT_FILE}" + (f" and {CURVE_FILE}" if curve else ""))
+    say(f"wrote {options.out / GRAPH_FILE}" + (f", {REPORT_FILE} and {CURVE_FILE}" if curve else f" and {REPORT_FILE}"))
+    if clock_hz is not None:
+        say(f"the biases act once per time step if emulate and validate get --slow-clock-hz {clock_hz:g}")
     return report
 
 
@@ -124,12 +141,12 @@ def _trained_on(graph: Graph, images: Images, options: ConvertOptions) -> Graph:
         )
 
 
-def _curve(spiking: Graph, ann: Graph, coding: Coding, options: ConvertOptions) -> dict[str, Any] | None:
+def _curve(
+    spiking: Graph, ann: Graph, test: Images, coding: Coding, clock_hz: float | None, options: ConvertOptions
+) -> dict[str, Any] | None:
     """The test images on the emulated chip; None where the network does not fit it."""
     from neurodeploy.conversion.torch_ann import answers
 
-    test = load_images(options.test_images or "", options.test_labels)[: options.samples]
-    biased = any(isinstance(node, Conv2d | Linear) and node.bias is not None for node in spiking.nodes.values())
     try:
         deployment = compile(spiking, target=options.target)
     except (QuantizeError, ConstraintError, MappingError) as error:
@@ -142,7 +159,7 @@ def _curve(spiking: Graph, ann: Graph, coding: Coding, options: ConvertOptions) 
             EncodedImages(test, coding),
             latencies,
             threads=options.threads,
-            slow_clock_hz=1e6 / options.dt_us if biased else None,
+            slow_clock_hz=clock_hz,
             progress=advance,
         )
     accuracy_ann = float((answers(ann, test, input_scale=options.input_scale) == test.labels).mean())

@@ -56,6 +56,7 @@ def command(options: EmulateOptions) -> dict[str, Any]:
 
     A recording of its own file is read piece by piece and may be larger than memory.
     """
+    _check_outputs(options)
     deployment = nd.open(options.run)
     pieces, label, until_us = _recording(options, deployment.program.input_shape)
     settings: dict[str, Any] = {
@@ -111,6 +112,18 @@ def command(options: EmulateOptions) -> dict[str, Any]:
             write_json(options.load_out, load.to_dict())
             say(f"wrote {options.load_out}")
     return content
+
+
+def _check_outputs(options: EmulateOptions) -> None:
+    """Refuse options whose result would go nowhere."""
+    if options.out is not None and options.out.suffix not in ("", ".npz"):
+        raise ConfigError(f"--out {options.out}: spikes are written as .npz.", remedy="name it .npz.", code="out")
+    if options.probe and options.out is None:
+        raise ConfigError("--probe without --out.", remedy="add --out FILE.npz.", code="probe")
+    for name in ("load_out", "pj_per_synop", "pj_per_spike"):
+        if getattr(options, name) is not None and not options.load:
+            flag = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{flag} without --load.", remedy="add --load.", code="load")
 
 
 def _recording(options: EmulateOptions, shape: Neuron) -> tuple[Iterable[EventArray], int | None, int | None]:

@@ -16,7 +16,9 @@ from neurodeploy.graph.file import save_graph
 class TrainOptions(Options):
     """Options of ``neurodeploy train``."""
 
-    settings: Path = Field(description="YAML file that describes data, network and training.")
+    settings: Path = Field(
+        description="YAML file of data, network and training; start from neurodeploy/train/templates/digits.yaml."
+    )
     out: Path = Field(Path("runs/train"), description="run folder to write.", json_schema_extra={"short": "-o"})
     set: tuple[str, ...] = Field(
         (), description="change a setting: --set epochs=3 --set optimizer.lr=0.01; may be repeated."

@@ -146,7 +146,7 @@ def _say_robustness(title: str, found: Robustness | None) -> None:
                 name,
                 f"{accuracy[name]:.1%}",
                 int(np.sum(trial.predictions != found.reference)),
-                ", ".join(f"{layer} {share:.2%}" for layer, share in trial.spikes_changed.items()),
+                ", ".join(f"{layer}: {share:.2%}" for layer, share in trial.spikes_changed.items()),
             )
             for name, trial in found.trials.items()
         ],

@@ -42,7 +42,7 @@ def verb(
         @functools.wraps(function)
         def run(json: bool, config: Path | None = None, **flags: Any) -> None:
             given = {name: value for name, value in flags.items() if value not in (None, ())}
-            resolved = resolve(options, config, given)
+            resolved = resolve(options, config, given, arguments)
             from neurodeploy.cli.output import machine_readable
 
             with machine_readable(json):
@@ -68,25 +68,29 @@ def verb(
     return decorate
 
 
-def resolve(options: type[O], config: Path | None, flags: dict[str, Any]) -> O:
-    """Merge a YAML file and flags and check them.
+def resolve(options: type[O], config: Path | None, flags: dict[str, Any], arguments: int = 1) -> O:
+    """Merge a YAML file and flags and check them; the first ``arguments`` fields are positional.
 
     Raises:
         ConfigError: the file is missing or not a YAML mapping, or a field is unknown, missing or has a wrong value; the
             message holds the field's path.
     """
     given = read_yaml(config) if config else {}
-    source = str(config) if config else "command line"
     try:
         return options.model_validate({**given, **flags})
     except ValidationError as error:
         first = error.errors()[0]
         path = ".".join(str(part) for part in first["loc"]) or "(top level)"
-        raise ConfigError(
-            f"{source}: {path}: {first['msg']} (found: {first['input']!r}).",
-            remedy=f"the fields are: {', '.join(options.model_fields)}; see --help.",
-            code="config",
-        ) from error
+        name = str(first["loc"][0]) if first["loc"] else ""
+        wrong = "is missing" if first["type"] == "missing" else f"{first['msg']} (found: {first['input']!r})"
+        if config and name not in flags:
+            source = f"{config}: {path}"
+            remedy = f"the fields are: {', '.join(options.model_fields)}; see --help."
+        else:
+            positional = name in list(options.model_fields)[:arguments]
+            source = name.upper() if positional else f"--{name.replace('_', '-')}"
+            remedy = "see --help."
+        raise ConfigError(f"{source}: {wrong}.", remedy=remedy, code="config") from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -126,7 +130,9 @@ def _option(name: str, field: FieldInfo) -> click.Option:
     extra = field.json_schema_extra
     short = extra.get("short") if isinstance(extra, dict) else None
     names = [name, flag, *([str(short)] if short else [])]
-    default = "" if field.is_required() or field.default in (None, (), False) else f"  [default: {field.default}]"
+    value = field.default
+    shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
+    default = "" if field.is_required() or value in (None, (), False) else f"  [default: {shown}]"
     text = f"{field.description}{default}"
     if kind is bool:
         return click.Option(names, is_flag=True, default=None, help=text)

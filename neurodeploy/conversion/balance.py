@@ -62,6 +62,12 @@ def ann_layers(graph: Graph) -> tuple[Graph, list[Units]]:
                     layers.append(Units(name, after[0], after[0]))
                 case [Output()]:
                     layers.append(Units(name, name, f"{name}.neurons"))
+                case [Neuron(), *_]:
+                    raise ConvertError(
+                        f"{name}: spiking neurons follow it ({after[0]}).",
+                        remedy="this network spikes already and needs no conversion: neurodeploy compile takes it.",
+                        code="not-an-ann",
+                    )
                 case _:
                     found = ", ".join(f"{other} ({kind.kind})" for other, kind in zip(after, kinds, strict=True))
                     raise ConvertError(

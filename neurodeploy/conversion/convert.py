@@ -1,5 +1,6 @@
 """``nd.convert``: an ANN into a spiking network, and a report of how well its spikes follow the ANN."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from neurodeploy.errors import ConvertError
 from neurodeploy.files import write_json
 from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.load import load
+from neurodeploy.graph.nodes import Output
 
 REPORT_FILE = "convert.json"
 
@@ -133,13 +135,8 @@ def convert(
             remedy="balance is 'max', 'percentile' or 'rates'; initial_v lies in [0, 1); input_scale is positive.",
             code="convert-option",
         )
-    if images.shape != graph.input_shape():
-        raise ConvertError(
-            f"the network takes {graph.input_shape()}, the images of {images.source} are {images.shape}.",
-            remedy="give images of the network's size, channels first.",
-            code="images-shape",
-        )
     ann, layers = ann_layers(pool_into_linear(graph))
+    check_images(graph, images)
     values = activations(ann, images, [units.value for units in layers], input_scale=input_scale)
     scales = activation_scales(ann, layers, values, percentile=100.0 if balance == "max" else percentile, per=per)
     recordings = EncodedImages(images, coding)
@@ -166,6 +163,13 @@ def convert(
     converted = spiking()
     counts_at = simulate(converted, recordings, steps)
     rows = tuple(_row(units, values, scales, gains, counts_at, coding, steps) for units in layers)
+    silent = [row.layer for row in rows if row.silent == 1]
+    if silent:
+        note = (
+            f"no neuron of these layers fired on any of {len(images)} images: {', '.join(silent)}; show the images for "
+            "longer or at a higher rate, or give images that the network knows."
+        )
+        converted = converted.with_nodes({}, notes=[note])
     outputs = counts_at[layers[-1].neuron].reshape(len(steps), len(images), -1).argmax(2)
     ann_answers = values[layers[-1].value].reshape(len(images), -1).argmax(1)
     return Conversion(
@@ -179,6 +183,28 @@ def convert(
         images=len(images),
         source=images.source,
     )
+
+
+def check_images(graph: Graph, images: Images) -> None:
+    """Refuse images that the network cannot take, or whose labels it has no output for.
+
+    Raises:
+        ConvertError: another size, or a label outside the network's classes.
+    """
+    if images.shape != graph.input_shape():
+        raise ConvertError(
+            f"the network takes {graph.input_shape()}, the images of {images.source} are {images.shape}.",
+            remedy="give images of the network's size, channels first.",
+            code="images-shape",
+        )
+    classes = math.prod(next(graph.shapes[name] for name, node in graph.nodes.items() if isinstance(node, Output)))
+    low, high = int(images.labels.min()), int(images.labels.max())
+    if low < 0 or high >= classes:
+        raise ConvertError(
+            f"{images.source}: labels are {low}..{high}, the network has {classes} outputs.",
+            remedy=f"give labels from 0 to {classes - 1}.",
+            code="images-labels",
+        )
 
 
 def _row(

@@ -157,7 +157,7 @@ def load_images(images: str | Path, labels: str | Path | None = None) -> Images:
         arrays = read_npz(path)
         if not {"images", "labels"} <= set(arrays):
             raise EventError(
-                f"{path}: holds {', '.join(sorted(arrays)) or 'nothing'}.",
+                f"{path}: needs the arrays images and labels; it holds {', '.join(sorted(arrays)) or 'nothing'}.",
                 remedy="write it with np.savez(path, images=..., labels=...).",
                 code="images-file",
             )

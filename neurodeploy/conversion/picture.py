@@ -49,7 +49,7 @@ def curve_picture(curve: LatencyCurve, accuracy_ann: float) -> str:
         parts.append(
             f'<circle class="dot" cx="{at:.1f}" cy="{level:.1f}" r="4"><title>{point.latency_us / 1000:g} ms: '
             f"{point.accuracy:.2%}, {point.synops:,.0f} SynOps</title></circle>"
-            f'<text x="{at:.1f}" y="{level + 18:.1f}" text-anchor="middle">{point.accuracy:.1%}</text>'
+            f'<text x="{max(at, left + 24):.1f}" y="{level + 18:.1f}" text-anchor="middle">{point.accuracy:.1%}</text>'
             f'<text x="{at:.1f}" y="{height - bottom + 16}" text-anchor="middle">{point.latency_us / 1000:g} ms</text>'
             f'<text x="{at:.1f}" y="{height - bottom + 32}" text-anchor="middle">{_short(point.synops)}</text>'
         )

@@ -214,5 +214,5 @@ def fine_tune(
             optimizer.step()
             schedule.step()
             progress(done := done + 1, total)
-    note = f"trained on for {epochs} epochs on {len(images)} images of {images.source}."
+    note = f"trained on for {epochs} epoch{'s' if epochs > 1 else ''} on {len(images)} images of {images.source}."
     return module.trained().with_nodes({}, notes=[note])

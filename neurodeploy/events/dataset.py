@@ -298,8 +298,9 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
                 raise ValueError(f"it unpacks to {claimed} bytes, more than {_MOST_BYTES} are read at once")
             return {key: archive[key] for key in archive.files}
     except _NPZ_DAMAGE as error:
+        why = "it holds pickled objects, or something that is no archive" if "pickle" in str(error) else error
         raise EventError(
-            f"{path}: cannot be read as an .npz archive of plain arrays ({error}).",
+            f"{path}: cannot be read as an .npz archive of plain arrays ({why}).",
             remedy="the file is truncated, damaged or of another format: copy or write it again.",
             code="npz-damaged",
         ) from error

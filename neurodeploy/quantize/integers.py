@@ -11,7 +11,7 @@ from neurodeploy.errors import ProgramError, QuantizeError
 from neurodeploy.files import read_json, write_json
 from neurodeploy.graph.file import load_graph, save_graph
 from neurodeploy.graph.graph import Graph, Pass
-from neurodeploy.graph.nodes import Add, Concat, Conv2d, Feedback, Input, Linear, Neuron, Node, Output, SumPool2d
+from neurodeploy.graph.nodes import Add, Concat, Conv2d, Feedback, Input, Linear, Neuron, Node, Output, Relu, SumPool2d
 from neurodeploy.quantize.calibration import Calibration, LayerCalibration
 from neurodeploy.quantize.folding import fold_average_pool, fold_batch_norm, fold_input_gain
 from neurodeploy.quantize.kinds import check_kinds
@@ -213,10 +213,13 @@ def _layers(graph: Graph) -> list[tuple[str, Conv2d, str, Neuron]]:
                     layers.append((name, node, neuron_name, neuron))
                 case _:
                     found = ", ".join(f"{other} ({other_node.kind})" for other, other_node in after)
+                    remedy = "put nd.nn.IAF directly behind it, before any pooling (the output layer too)."
+                    if any(isinstance(other_node, Relu) for _, other_node in after):
+                        remedy = "this is an ANN: convert it to spiking neurons first (neurodeploy convert)."
                     raise QuantizeError(
                         f"{name}: a weight layer needs spiking neurons of its own directly behind it; "
                         f"behind it: {found}.",
-                        remedy="put nd.nn.IAF directly behind it, before any pooling (the output layer too).",
+                        remedy=remedy,
                         code="no-neuron",
                     )
         elif isinstance(node, Neuron):

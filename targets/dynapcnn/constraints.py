@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from neurodeploy.graph.graph import Graph
-from neurodeploy.graph.nodes import Add, Concat, Conv2d, Feedback, Input, Neuron, Output, SumPool2d
+from neurodeploy.graph.nodes import Add, Concat, Conv2d, Feedback, Input, Neuron, Output, Relu, SumPool2d
 from neurodeploy.target import Finding, Rule
 from neurodeploy.targets.dynapcnn.chip import Chip
 from neurodeploy.targets.dynapcnn.input_paths import InputPath
@@ -95,6 +95,8 @@ def only_what_a_core_has(graph: Graph, chip: Chip) -> Breaches:
         # Exact kinds: an average pooling is a sum pooling to Python, but not to the chip.
         if type(node) not in known:
             remedy = "replace it by layers that a core has, or remove it."
+            if isinstance(node, Relu):
+                remedy = "this is an ANN: convert it to spiking neurons first (neurodeploy convert)."
             yield Breach(f"a {node.kind} node", ", ".join(kind.kind for kind in known), remedy, name)
 
 
@@ -479,7 +481,11 @@ def at_most_one_spike_per_event(layer: CoreLayer, chip: Chip) -> Breaches:
     """
     if not layer.fires_once:
         value = f"largest weight {np.max(layer.conv.weight):g}, threshold {np.min(layer.neuron.threshold):g}"
-        yield Breach(value, "largest weight <= threshold", "validate: spikes may come later than in the network.")
+        if layer.conv.bias is not None:
+            value += f", largest bias {np.max(layer.conv.bias):g}"
+        yield Breach(
+            value, "largest weight <= threshold, no bias > 0", "validate: spikes may come later than in the network."
+        )
 
 
 @_constraint("layer", "bias-on-clock", "note")

@@ -260,7 +260,7 @@ def recorded_layers(program: DynapcnnProgram, record: Sequence[str] | None) -> f
     unknown = [name for name in record or () if name not in program.layers]
     if unknown or isinstance(record, str):
         raise EmulationError(
-            f"cannot record {unknown or record!r}; the layers are {', '.join(program.layers)}.",
+            f"there is no layer {unknown or record!r} to record or probe; the layers are {', '.join(program.layers)}.",
             remedy="name layers of the program, in a list.",
             code="unknown-layer",
         )

@@ -133,7 +133,6 @@ def test_bad_events_are_refused(run_folder, cli, tmp_path):
 def test_wrong_arguments(tmp_path, cli, small_graph):
     save_graph(small_graph, tmp_path / "model.onnx")
     model = tmp_path / "model.onnx"
-    one_error(cli("compile"), "model")
     one_error(cli("compile", model, "--target", "loihi2"), "loihi2", "speck2f")
     one_error(cli("compile", model, "--layer2core-map", "zero"), "zero")
     one_error(cli("compile", model, "--layer2core-map", "0,0"), "0")
@@ -143,11 +142,17 @@ def test_wrong_arguments(tmp_path, cli, small_graph):
     one_error(cli("compile", model, "--v-min", "nan"), "v_min is", "-threshold")
     one_error(cli("compile", model, "--monitor-layers", "n9"), "n9", "n0")
     one_error(cli("emulate", tmp_path, "--events", "x.npz"), "program.json", "neurodeploy compile")
-    one_error(cli("validate", tmp_path, "--data", "x.npz", "--dt-us", 0), "dt_us")
     one_error(cli("targets", "loihi2"), "loihi2", "speck2f")
+    one_error(cli("compile"), "MODEL: is missing")
+    one_error(cli("validate", tmp_path, "--data", "x.npz", "--dt-us", 0), "--dt-us", "greater than 0")
     assert cli("frobnicate").code == 2
     assert cli("compile", model, "--frobnicate").code == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx"]
+
+
+def test_emulate_refuses_options_without_effect(run_folder, cli, tmp_path):
+    for flags in (["--load-out", "l.json"], ["--pj-per-synop", 3], ["--probe", "n0:0,0,0"], ["--out", "spikes.txt"]):
+        one_error(cli("emulate", run_folder, "--events", "x.npz", *flags), flags[0])
 
 
 def test_wrong_yaml(tmp_path, cli):

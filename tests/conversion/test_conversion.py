@@ -15,6 +15,7 @@ from neurodeploy.conversion.picture import curve_picture  # noqa: E402
 from neurodeploy.conversion.pooling import pool_into_linear  # noqa: E402
 from neurodeploy.conversion.torch_ann import AnnModule, activations, answers  # noqa: E402
 from neurodeploy.errors import ConvertError, EventError, GraphError  # noqa: E402
+from neurodeploy.graph.file import save_graph  # noqa: E402
 from neurodeploy.graph.graph import Graph  # noqa: E402
 from neurodeploy.graph.nodes import (  # noqa: E402
     Add,
@@ -29,6 +30,7 @@ from neurodeploy.graph.nodes import (  # noqa: E402
     Output,
     Relu,
 )
+from tests.cli.command_line import CommandLine  # noqa: E402
 from tests.shared_data import SHARED, needs_shared  # noqa: E402
 
 
@@ -264,7 +266,7 @@ def test_what_cannot_be_converted_is_refused_by_name():
     images = rng_images()
     cases = [
         (chain(conv, AvgPool2d((2, 2), (2, 2)), Relu()), "no-relu"),
-        (chain(conv, Neuron(np.array(1, np.float32))), "no-relu"),
+        (chain(conv, Neuron(np.array(1, np.float32))), "not-an-ann"),
         (chain(Flatten()), "empty"),
         (chain(conv, Relu(), AvgPool2d((6, 6), (6, 6)), Flatten()), "output"),
     ]
@@ -292,6 +294,31 @@ def test_what_cannot_be_converted_is_refused_by_name():
 
 
 MNIST = SHARED / "mnist-20k"
+
+
+def test_images_that_the_network_cannot_take_are_refused():
+    images = rng_images()
+    with pytest.raises(ConvertError, match=r"labels are 3\.\.18, the network has 3 outputs") as info:
+        nd.convert(small(), Images(images.images, np.arange(3, 19)))
+    assert info.value.code == "images-labels"
+    with pytest.raises(ConvertError, match=r"takes \(1, 8, 8\)"):
+        nd.convert(small(), rng_images(shape=(1, 6, 6)))
+
+
+def test_silent_layers_are_a_note():
+    dark = Images(np.zeros((4, 1, 8, 8), np.uint8), np.zeros(4, np.int64))
+    graph = nd.convert(small(bias=False), dark, coding=Coding(duration_us=2000)).graph
+    assert any("n0, n3, n6" in note for note in graph.notes)
+
+
+def test_test_images_of_another_size_stop_the_verb_before_anything_is_written(tmp_path, monkeypatch, capsys):
+    save_graph(small(), tmp_path / "ann.onnx")
+    for name, side in (("train", 8), ("test", 6)):
+        np.savez(tmp_path / f"{name}.npz", images=np.zeros((4, side, side), np.uint8), labels=np.zeros(4, np.int64))
+    files = ["--images", tmp_path / "train.npz", "--test-images", tmp_path / "test.npz"]
+    result = CommandLine(monkeypatch, capsys)("convert", tmp_path / "ann.onnx", *files, "-o", tmp_path / "out")
+    assert (result.code, "error[images-shape]" in result.err) == (2, True)
+    assert not (tmp_path / "out").exists()
 
 
 def mnist(part, n):
