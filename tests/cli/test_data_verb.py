@@ -111,7 +111,7 @@ def test_bad_calls(cli, recording):
     one_error(cli("data", "info", recording, "--sensor-size", "2,6,9"), "x reaches 9")
     one_error(cli("data", "info", recording, "--format", "evt9"), "evt9", "evt3")
     one_error(cli("data", "convert", recording, folder / "b.aedat4"), "b.aedat4")
-    one_error(cli("data", "convert", recording), "out")
+    one_error(cli("data", "convert", recording), "OUT")
     one_error(cli("data", "view", recording, "-o", folder / "b.jpg"), "b.jpg", ".png")
     recording.write_bytes(recording.read_bytes()[:-1])
     one_error(cli("data", "view", recording, "-o", folder / "b.png"), "a.es", "too early")
