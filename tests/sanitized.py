@@ -15,7 +15,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULE = ROOT / "build" / "sanitize" / "_ext.so"
-TESTS = ("tests/targets/test_emulator.py", "tests/targets/test_inputs.py", "tests/emulate/test_limits.py")
+TESTS = (
+    "tests/targets/test_emulator.py",
+    "tests/targets/test_loops.py",
+    "tests/targets/test_inputs.py",
+    "tests/emulate/test_limits.py",
+)
 #: Left out: tests of size, which take minutes under the sanitizers, and the one that starts a process of its own.
 LEFT_OUT = "not large_cores and not dense_cores and not multiplies and not ctrl_c"
 
