@@ -15,7 +15,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -527,7 +527,8 @@ def measure_network(
         ),
     ]
     runs, first, missing = built(contenders, lambda contender: contender.build(x, x))
-    _, rows = measured(contenders, runs, copy_seconds(x), sizes, 1, max(1, sizes.rounds // 2))
+    longer = replace(sizes, seconds_each=2 * sizes.seconds_each)  # for the small ratio that neurons add
+    _, rows = measured(contenders, runs, copy_seconds(x), longer, 1, max(1, sizes.rounds // 2))
     bare = rows["no neurons"]["median_ms"]
     for contender in contenders:
         if contender.name not in rows:
