@@ -64,6 +64,12 @@ def read_json(path: str | Path) -> dict[str, Any]:
     Raises:
         ProgramError: the file cannot be read, or holds something else.
     """
+    if not Path(path).is_file():
+        raise ProgramError(
+            f"{path}: no such file.",
+            remedy="check the path; write a run folder that is not whole, or of another version, again.",
+            code="run-folder",
+        )
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -22,8 +22,9 @@ def load(path: str | Path, **options: Any) -> Graph:
     """
     path = Path(path)
     if path.suffix not in (".nir", ".onnx"):
+        missing = "" if path.exists() else "no such file, and "
         raise GraphError(
-            f"{path}: files of kind {path.suffix!r} are not networks.",
+            f"{path}: {missing}files of kind {path.suffix!r} are not networks.",
             remedy="give a .nir or .onnx file; for a torch module use nd.trace(module, sample).",
             code="suffix",
         )

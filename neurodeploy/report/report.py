@@ -169,8 +169,8 @@ def _tables(result: dict[str, Any], layers: Sequence[str]) -> dict[str, Any]:
             for name, run in runs.items()
         ],
         "why": _why(result),
-        "orders": robustness_section(result["order_robustness"]),
-        "imperfect": robustness_section(result["monte_carlo"]),
+        "orders": robustness_section(result["order_robustness"], layers),
+        "imperfect": robustness_section(result["monte_carlo"], layers),
         "run_names": list(runs),
         "activity": [
             {

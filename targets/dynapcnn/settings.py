@@ -133,8 +133,11 @@ def read_settings(data: Mapping[str, Any] | None) -> Settings:
         problems = [
             f"{'.'.join(map(str, problem['loc'])) or '(top level)'}: {problem['msg']}" for problem in error.errors()
         ]
+        group = str(error.errors()[0]["loc"][0]) if error.errors()[0]["loc"] else ""
+        kinds: dict[str, type[_Settings]] = {"dvs": DvsSettings, "readout": ReadoutSettings}
+        fields = f"the settings are: {', '.join(Settings.model_fields)}"
+        if group in kinds:
+            fields = f"the fields of {group} are: {', '.join(kinds[group].model_fields)}"
         raise ConfigError(
-            f"settings: {'; '.join(problems)}.",
-            remedy=f"the settings are: {', '.join(Settings.model_fields)}; see targets/dynapcnn/README.md.",
-            code="settings",
+            f"settings: {'; '.join(problems)}.", remedy=f"{fields}; see targets/dynapcnn/README.md.", code="settings"
         ) from None

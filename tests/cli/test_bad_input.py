@@ -69,9 +69,9 @@ def test_shapes_that_do_not_fit(tmp_path):
         chain(BatchNorm2d(*[np.ones(3, np.float32)] * 4))
 
 
-@pytest.mark.parametrize("name", ["missing.nir", "missing.onnx", "missing.pt"])
+@pytest.mark.parametrize("name", ["missing.nir", "missing.onnx", "missing.pt", "missing"])
 def test_missing_networks(name, tmp_path, cli):
-    one_error(cli("compile", tmp_path / name, "-o", tmp_path / "run"), name)
+    one_error(cli("compile", tmp_path / name, "-o", tmp_path / "run"), f"{name}: no such file")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,6 +10,7 @@ from neurodeploy.graph.file import save_graph
 from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.nodes import Add, Concat, Conv2d, Flatten, Input, Linear, Output
 from neurodeploy.report.charts import network
+from neurodeploy.report.robustness import robustness_section
 from tests.cli.conftest import chain, neuron, weights
 
 
@@ -36,6 +37,13 @@ def branching(*names):
     edges = [("input", stem), (stem, "stem spikes"), ("stem spikes", left), (left, "left spikes")]
     edges += [("left spikes", "sum"), ("stem spikes", "sum"), ("sum", "flat"), ("flat", last)]
     return Graph(nodes, (*edges, (last, "last spikes"), ("last spikes", "output")))
+
+
+def test_tables_of_layers_are_in_network_order():
+    trial = {"name": "a", "accuracy": 1.0, "answers_changed": 0, "spikes_changed": {"11": 0.5, "2": None, "0": 0.1}}
+    found = {"recordings": 1, "recordings_changed": [], "answers_changed": 0.0, "accuracy": 1.0, "trials": [trial]}
+    section = robustness_section(found, ("0", "2", "11"))
+    assert (section["layers"], section["rows"][0]["spikes"]) == (["0", "2", "11"], ["10.00%", "", "50.00%"])
 
 
 def test_names_are_text(page):

@@ -129,6 +129,11 @@ def test_settings_that_do_not_fit_are_refused(settings, message):
         nd.compile(network(), settings=settings)
 
 
+def test_an_unknown_setting_is_told_the_fields_of_its_group():
+    with pytest.raises(ConfigError, match=r"the fields of dvs are: .*region.*; see"):
+        nd.compile(network(), settings={"dvs": {"crop": 2}})
+
+
 def test_a_chip_without_sensor_takes_no_live_events():
     settings = {"dvs": {"sensor_size": (16, 12), "live": True}}
     assert nd.compile(network(), settings=settings).program.inputs[0].dvs.pass_sensor_events
