@@ -241,7 +241,8 @@ class Finding:
         """Layer, rule, value and limit in words."""
         place = f"{self.layer}: " if self.layer else ""
         limit = f" (limit: {self.limit})" if self.limit else ""
-        return f"{place}{self.rule.text} Found: {self.value}{limit}."
+        # The value may be the message of an error that a pass raised, which ends with a full stop.
+        return f"{place}{self.rule.text} Found: {self.value.removesuffix('.')}{limit}."
 
     def to_dict(self) -> dict[str, str]:
         """JSON-ready data."""

@@ -59,6 +59,13 @@ def test_one_dimensional_convolutions():
     assert info.value.code == "unsupported-node"
 
 
+def test_findings_from_passes_end_with_one_full_stop():
+    graph = chain(Conv1d(np.ones((2, 1, 3), np.float32)), Neuron(ONE), shape=(1, 8))
+    target = load_target("speck2f")
+    (finding,) = target.family.check(graph, target.chip)
+    assert finding.message.endswith("expressed in integers.")
+
+
 def test_recurrent_networks():
     linear = Linear(np.eye(4, dtype=np.float32))
     nodes = {"in": Input((4,)), "fc": linear, "sum": Add(), "spike": Neuron(ONE), "loop": Feedback((4,)), "rec": linear}
