@@ -3,19 +3,19 @@
 // the time axis alone, so results do not depend on the number of threads or on the tiling.
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <limits>
 #include <vector>
 
 #include "multiversion.hpp"
 #include "neuron.hpp"
 #include "registry.hpp"
+#include "rows.hpp"
 #include "surrogate.hpp"
 
 namespace nd::saf {
 namespace {
 
-constexpr std::int64_t tile_bytes = 8192;  // rows of state, thresholds and gains of a tile stay in the first-level cache
+constexpr std::int64_t tile_bytes = 8192;  // the rows of state of a tile stay in the first-level cache
 
 // How the potential follows from z: the order is that of FORMS in accumulation.py.
 enum class Form { closed = 0, recurrent = 1, lif = 2 };
@@ -26,32 +26,6 @@ struct Options {
     std::int64_t max_spikes;  // 0: no limit
     int threads;
 };
-
-template <class Real>
-Real* address(std::uintptr_t value) {
-    return reinterpret_cast<Real*>(value);
-}
-
-// One value per neuron; a single value for all is repeated over one tile.
-template <class Real>
-class Column {
-public:
-    Column(const Real* values, std::int64_t count, std::int64_t columns) : values_(count == 1 ? nullptr : values) {
-        if (count == 1) repeated_.assign(columns, values[0]);
-    }
-    const Real* at(std::int64_t column) const { return values_ ? values_ + column : repeated_.data(); }
-
-private:
-    const Real* values_;
-    std::vector<Real> repeated_;
-};
-
-// Tiles as wide as the cache takes, but enough of them for every thread.
-std::int64_t tile_columns(std::int64_t batch, std::int64_t neurons, std::int64_t item, int threads) {
-    std::int64_t columns = tile_bytes / item;
-    while (columns > 64 && batch * ((neurons + columns - 1) / columns) < 2 * threads) columns /= 2;
-    return columns;
-}
 
 #define ND_STEP_ARGUMENTS(REAL)                                                                                       \
     std::int64_t n, const REAL *__restrict z, const REAL *__restrict threshold, const REAL *__restrict gain,          \
@@ -155,25 +129,26 @@ template <class Real>
 void forward(const Options& options, Real decay, const Real* z, const Real* threshold, std::int64_t thresholds,
              const Real* gain, std::int64_t gains, Real* potential, const Real* accumulation, Real* a,
              Real* spikes, Real* kept) {
-    const std::int64_t columns = tile_columns(options.batch, options.neurons, sizeof(Real), options.threads);
-    const std::int64_t per_sample = (options.neurons + columns - 1) / columns;
-    const Column<Real> threshold_column(threshold, thresholds, columns), gain_column(gain, gains, columns);
+    const Tiling tiling = tile(options.batch, options.neurons, options.threads, tile_bytes / sizeof(Real));
+    const Column<Real> threshold_column(threshold, thresholds), gain_column(gain, gains);
     const Real limit = options.max_spikes == 0 ? std::numeric_limits<Real>::infinity()
                                                : static_cast<Real>(options.max_spikes);
     const auto step = step_of(Real(), options.form, options.max_spikes == 1);
 
 #pragma omp parallel for schedule(static) num_threads(options.threads)
-    for (std::int64_t task = 0; task < options.batch * per_sample; ++task) {
-        const std::int64_t b = task / per_sample;
-        const std::int64_t first = (task % per_sample) * columns;
-        const std::int64_t n = std::min(columns, options.neurons - first);
-        const std::int64_t state = b * options.neurons + first;
+    for (std::int64_t task = 0; task < tiling.tasks; ++task) {
+        const std::int64_t begin = task % tiling.per_sample * tiling.columns;
+        const std::int64_t end = std::min(begin + tiling.columns, options.neurons);
+        const std::int64_t sample = task / tiling.per_sample * options.neurons;
         for (std::int64_t t = 0; t < options.steps; ++t) {
-            const std::int64_t row = t * options.batch * options.neurons + state;
-            const Real* before = t == 0 ? accumulation + state : a + row - options.batch * options.neurons;
-            step(n, z + row, threshold_column.at(first), gain_column.at(first), before, decay, limit,
-                 potential ? potential + state : nullptr, a + row, spikes ? spikes + row : nullptr,
-                 kept ? kept + row : nullptr);
+            const std::int64_t row = t * options.batch * options.neurons + sample;
+            const Real* before = t == 0 ? accumulation + sample : a + row - options.batch * options.neurons;
+            for (std::int64_t column = begin; column < end; column += block_columns) {
+                const std::int64_t n = std::min(block_columns, end - column), at = row + column;
+                step(n, z + at, threshold_column.at(column), gain_column.at(column), before + column, decay, limit,
+                     potential ? potential + sample + column : nullptr, a + at, spikes ? spikes + at : nullptr,
+                     kept ? kept + at : nullptr);
+            }
         }
     }
 }
@@ -182,9 +157,8 @@ template <class Real>
 void backward(const Options& options, int surrogate, double width, double scale, const Real* grad, const Real* kept,
               const Real* threshold, std::int64_t thresholds, const Real* gain, std::int64_t gains, const Real* unit,
               std::int64_t units, Real* grad_z) {
-    const std::int64_t columns = tile_columns(options.batch, options.neurons, sizeof(Real), options.threads);
-    const std::int64_t per_sample = (options.neurons + columns - 1) / columns;
-    const Column<Real> threshold_column(threshold, thresholds, columns), gain_column(gain, gains, columns);
+    const Tiling tiling = tile(options.batch, options.neurons, options.threads, tile_bytes / sizeof(Real));
+    const Column<Real> threshold_column(threshold, thresholds), gain_column(gain, gains);
     std::vector<Real> rates(units), peaks(units);
     for (std::int64_t i = 0; i < units; ++i) {
         const auto column = surrogate_column<Real>(static_cast<Surrogate>(surrogate), unit[i],
@@ -192,19 +166,22 @@ void backward(const Options& options, int surrogate, double width, double scale,
         rates[i] = column.rate;
         peaks[i] = column.peak;
     }
-    const Column<Real> rate(rates.data(), units, columns), peak(peaks.data(), units, columns);
+    const Column<Real> rate(rates.data(), units), peak(peaks.data(), units);
     const Real inverse_width = Real(1) / static_cast<Real>(width);
     const auto slope = slope_of(Real(), surrogate);
 
 #pragma omp parallel for schedule(static) num_threads(options.threads)
-    for (std::int64_t task = 0; task < options.batch * per_sample; ++task) {
-        const std::int64_t first = (task % per_sample) * columns;
-        const std::int64_t n = std::min(columns, options.neurons - first);
-        const std::int64_t state = task / per_sample * options.neurons + first;
+    for (std::int64_t task = 0; task < tiling.tasks; ++task) {
+        const std::int64_t begin = task % tiling.per_sample * tiling.columns;
+        const std::int64_t end = std::min(begin + tiling.columns, options.neurons);
+        const std::int64_t sample = task / tiling.per_sample * options.neurons;
         for (std::int64_t t = 0; t < options.steps; ++t) {
-            const std::int64_t row = t * options.batch * options.neurons + state;
-            slope(n, grad + row, kept + row, threshold_column.at(first), gain_column.at(first), rate.at(first),
-                  peak.at(first), inverse_width, static_cast<Real>(scale), grad_z + row);
+            const std::int64_t row = t * options.batch * options.neurons + sample;
+            for (std::int64_t column = begin; column < end; column += block_columns) {
+                const std::int64_t n = std::min(block_columns, end - column), at = row + column;
+                slope(n, grad + at, kept + at, threshold_column.at(column), gain_column.at(column), rate.at(column),
+                      peak.at(column), inverse_width, static_cast<Real>(scale), grad_z + at);
+            }
         }
     }
 }
