@@ -148,7 +148,7 @@ class TimeLayer(torch.nn.Module):
         values = {name: row.reshape(batch, *features) for name, row in zip(self.state_rows, rows, strict=True)}
         if self.stateful:
             for name, value in values.items():
-                setattr(self, name, value.detach())
+                setattr(self, name, value.detach().clone())  # its own: the returned one is the caller's to change
         return values[self.state_rows[0]] if len(values) == 1 else self.state_type(**values)
 
     def _check_device(self, name: str, tensor: torch.Tensor, x: torch.Tensor) -> None:

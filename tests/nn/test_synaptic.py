@@ -84,6 +84,12 @@ def test_stateful_layers_go_on_until_reset(build: Callable[..., nn.TimeLayer]) -
     assert torch.equal(torch.cat([net(x), net(x)], 1), whole)
     nn.reset_states(net)
     assert torch.equal(net(x), whole[:, :10])
+    _, state = net[0](x, return_state=True)
+    carried = [getattr(net[0], name).clone() for name in net[0].state_rows]
+    with torch.no_grad():
+        for row in [state] if isinstance(state, torch.Tensor) else [row for row in state if row is not None]:
+            row.zero_()  # the caller's own
+    assert all(torch.equal(getattr(net[0], name), c) for name, c in zip(net[0].state_rows, carried, strict=True))
     with pytest.raises(KernelError, match="reset_states"):
         net(x[:1])
 
