@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neurodeploy.errors import EventError
@@ -41,6 +41,7 @@ def test_time_wraps(tmp_path):
     assert np.array_equal(read_nmnist_bin(tmp_path / "w.bin"), events)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, (1 << 22) - 1), st.integers(0, 255), st.integers(0, 239), st.integers(0, 1)),
