@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -42,6 +42,7 @@ def test_nothing_is_dropped_silently():
             events_to_raster(events, (1, 1, 1), dt_us=dt)
 
 
+@settings(deadline=None)
 @given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=4, max_dims=4, max_side=4), elements=st.integers(0, 3)))
 def test_raster_events_raster_is_the_identity(raster):
     events = raster_to_events(raster, dt_us=7)
