@@ -206,6 +206,12 @@ def copy_seconds(x: torch.Tensor) -> Callable[[], Any]:
     return lambda: seconds(lambda: target.copy_(x))
 
 
+def times(run: Run) -> tuple[float, float | None]:
+    """Seconds of a pass, and of its forward part; its arrays are given back before the next pass."""
+    done = run()
+    return done.total_s, done.forward_s
+
+
 def measured(
     contenders: Sequence[Contender],
     runs: dict[str, Run],
@@ -215,23 +221,24 @@ def measured(
     rounds: int,
 ) -> tuple[float, dict[str, dict[str, Any]]]:
     """Time of a copy, and for every contender its times in milliseconds and its peak of memory."""
-    results = interleaved({"copy": copy, **runs}, rounds, sizes.seconds_each, burst)
+    timed = {name: partial(times, run) for name, run in runs.items()}
+    results = interleaved({"copy": copy, **timed}, rounds, sizes.seconds_each, burst)
     rows: dict[str, dict[str, Any]] = {}
     for contender in contenders:
         if contender.name not in runs:
             continue
         passes = results[contender.name]
         rows[contender.name] = {
-            "median_ms": statistics.median(one.total_s for one in passes) * 1e3,
-            "min_ms": min(one.total_s for one in passes) * 1e3,
+            "median_ms": statistics.median(total for total, _ in passes) * 1e3,
+            "min_ms": min(total for total, _ in passes) * 1e3,
             "forward_ms": None,
             "backward_ms": None,
             "runs": len(passes),
         }
-        if passes[0].forward_s is not None:
+        if passes[0][1] is not None:
             rows[contender.name] |= {
-                "forward_ms": statistics.median(one.forward_s for one in passes) * 1e3,
-                "backward_ms": statistics.median(one.total_s - one.forward_s for one in passes) * 1e3,
+                "forward_ms": statistics.median(forward for _, forward in passes) * 1e3,
+                "backward_ms": statistics.median(total - forward for total, forward in passes) * 1e3,
             }
     for name, run in runs.items():  # after all times: memory given back has to be fetched again
         rows[name]["peak_mib"] = peak_mib(run) if rows[name]["median_ms"] < 1e3 * LONGEST_PEAK_S else None
@@ -554,8 +561,8 @@ def measure_length(lengths: Sequence[int], sizes: Sizes) -> list[dict[str, Any]]
         for memory in BYTES:
             runs[f"{memory} {length}"] = ours(x, torch.randn_like(x), memory=memory)
             runs[f"{memory} {length}"]()
-    results = interleaved(runs, sizes.rounds, 60.0, 3)
-    medians = {name: statistics.median(one.total_s for one in passes) * 1e3 for name, passes in results.items()}
+    results = interleaved({name: partial(times, run) for name, run in runs.items()}, sizes.rounds, 60.0, 3)
+    medians = {name: statistics.median(total for total, _ in passes) * 1e3 for name, passes in results.items()}
     return [{"T": length, **{memory: medians[f"{memory} {length}"] for memory in BYTES}} for length in lengths]
 
 
