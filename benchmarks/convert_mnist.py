@@ -7,6 +7,7 @@ it says so. The results do not depend on the machine, but for the training on, w
 
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ LATENCIES_US = (10_000, 20_000, 30_000, 50_000, 100_000)
 
 def images(part: str) -> Images:
     folder = DATA / "mnist-20k"
-    return nd.load_images(folder / f"{part}-images-idx3-ubyte.gz", folder / f"{part}-labels-idx1-ubyte.gz")
+    whole = nd.load_images(folder / f"{part}-images-idx3-ubyte.gz", folder / f"{part}-labels-idx1-ubyte.gz")
+    return replace(whole, source=f"mnist-20k, {part}")
 
 
 def measure(name: str, what: str, ann: Any, training: Images, test: Images, input_scale: float) -> dict[str, Any]:
