@@ -495,7 +495,7 @@ def test_bad_input_is_refused_and_leaves_the_state_alone() -> None:
         emulator.run(events)
     with pytest.raises(EmulationError, match="backwards"):
         emulator.run(repeat(0), until_us=3)
-    with pytest.raises(EmulationError, match="cannot record"):
+    with pytest.raises(EmulationError, match="to record or probe"):
         emulator.run(repeat(0), record=["conv9"])
     later = events.copy()
     later["t"] += 100
