@@ -59,15 +59,20 @@ def picture(result: Row, path: Path) -> bool:
     part = result["threads"][0]
     cases = [(f"neurons {case['shape']}", case["rows"], "neurodeploy exodus, store") for case in part["layers"]]
     cases += [(case["name"], case["rows"], "neurodeploy exodus") for case in part["networks"]]
-    figure = Figure(figsize=(4 * len(cases), 4.2), layout="constrained")
-    for axes, (title, rows, base) in zip(figure.subplots(1, len(cases), squeeze=False)[0], cases, strict=True):
+    rows_of_plots = -(-len(cases) // 2)
+    figure = Figure(figsize=(13, 3.6 * rows_of_plots), layout="constrained")
+    places = figure.subplots(rows_of_plots, 2, squeeze=False).ravel()
+    for empty in places[len(cases) :]:
+        empty.set_axis_off()
+    for axes, (title, rows, base) in zip(places, cases, strict=False):
         ordered = sorted(rows.items(), key=lambda item: -item[1]["median_ms"])
         ratios = [row["median_ms"] / rows[base]["median_ms"] for _, row in ordered]
         colours = ["tab:blue" if "neurodeploy" in name else "tab:gray" for name, _ in ordered]
         bars = axes.barh([name for name, _ in ordered], ratios, color=colours)
         axes.bar_label(bars, [f"{ratio:.3g}" for ratio in ratios], padding=2, fontsize=8)
         axes.set(title=title, xscale="log", xlabel="time / neurodeploy's")
-        axes.margins(x=0.25)
+        axes.set_xlim(0.5, 1.5 * max(ratios))
+        axes.xaxis.set_minor_formatter("")
         axes.tick_params(labelsize=8)
     threads = part["threads"]
     figure.suptitle(f"forward + backward, {threads} thread{'s' if threads > 1 else ''}")
