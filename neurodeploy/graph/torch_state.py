@@ -52,18 +52,12 @@ def _start(node: Membrane, x: torch.Tensor) -> torch.Tensor:
     return initial.to(x).expand(x.shape[0], *x.shape[2:])
 
 
-class _KernelNeurons(nn.SpikingLayer):
-    """Neurons whose step the training kernels have."""
+class _NodeLayer(torch.nn.Module):
+    """What a layer of ours that stands for a node shares: the node's factors, and its start."""
 
-    def __init__(self, node: Neuron) -> None:
-        reset = "zero" if node.reset == "value" else node.reset
-        super().__init__(
-            threshold=tensor(node.threshold),
-            v_min=None if node.v_min is None else float(np.ravel(node.v_min)[0]),
-            v_min_position=node.v_min_position,
-            reset=reset,
-            spikes=node.spikes,
-        )
+    node: Neuron | LI
+
+    def _hold(self, node: Neuron | LI) -> None:
         self.node = node
         self.register_buffer("_decay", tensor(node.decay), persistent=False)
         self.register_buffer("_input_gain", tensor(node.input_gain), persistent=False)
@@ -80,11 +74,26 @@ class _KernelNeurons(nn.SpikingLayer):
         return gain if self.node.v_leak is None else torch.ones((), dtype=gain.dtype, device=gain.device)
 
     def run(self, x: torch.Tensor, state: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Spikes and the last potential."""
+        """Spikes or potentials, and the last potential."""
         if self.node.v_leak is not None:
             x = _drive(self, self.node, x)
         result = self(x, _start(self.node, x) if state is None else state, return_state=True)
         return result[0], result[1]
+
+
+class _KernelNeurons(_NodeLayer, nn.SpikingLayer):
+    """Neurons whose step the training kernels have."""
+
+    def __init__(self, node: Neuron) -> None:
+        reset = "zero" if node.reset == "value" else node.reset
+        super().__init__(
+            threshold=tensor(node.threshold),
+            v_min=None if node.v_min is None else float(np.ravel(node.v_min)[0]),
+            v_min_position=node.v_min_position,
+            reset=reset,
+            spikes=node.spikes,
+        )
+        self._hold(node)
 
 
 class _SteppedNeurons(torch.nn.Module):
@@ -123,32 +132,12 @@ class _SteppedNeurons(torch.nn.Module):
         return torch.stack(fired, 1) if fired else torch.zeros_like(x), v
 
 
-class _Integrators(nn.LI):
+class _Integrators(_NodeLayer, nn.LI):
     """Leaky integrators: the potential after every step."""
 
     def __init__(self, node: LI) -> None:
         super().__init__(1.0)
-        self.node = node
-        self.register_buffer("_decay", tensor(node.decay), persistent=False)
-        self.register_buffer("_input_gain", tensor(node.input_gain), persistent=False)
-
-    @property
-    def decay(self) -> torch.Tensor:
-        """The node's."""
-        return self.get_buffer("_decay")
-
-    @property
-    def input_gain(self) -> torch.Tensor:
-        """The node's; 1 where the leak potential has been added to the input already."""
-        gain = self.get_buffer("_input_gain")
-        return gain if self.node.v_leak is None else torch.ones((), dtype=gain.dtype, device=gain.device)
-
-    def run(self, x: torch.Tensor, state: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Potentials and the last of them."""
-        if self.node.v_leak is not None:
-            x = _drive(self, self.node, x)
-        result = self(x, _start(self.node, x) if state is None else state, return_state=True)
-        return result[0], result[1]
+        self._hold(node)
 
 
 class _Delays(torch.nn.Module):

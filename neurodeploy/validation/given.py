@@ -10,7 +10,7 @@ def check_given(deployment: Deployment) -> None:
     Raises:
         ValidationError: they are.
     """
-    inputs = deployment.mapping.get("inputs", [])
+    inputs = deployment.mapping["inputs"]
     changed = [entry["name"] for entry in inputs if not entry["as_given"]]
     if changed or len(inputs) > 1:
         what = (
