@@ -45,7 +45,7 @@ def test_a_program_survives_its_json_text():
 
 
 def test_an_unknown_layer_is_named():
-    with pytest.raises(ProgramError, match="no layer 'x'.*choose one of: hidden, label"):
+    with pytest.raises(ProgramError, match=r"no layer 'x'.*choose one of: hidden, label"):
         program().layer("x")
 
 
