@@ -89,10 +89,8 @@ class Activity:
     @property
     def total_synops(self) -> torch.Tensor:
         """Synaptic operations of all layers per recording, float64 ``[B]``."""
-        total = torch.zeros(self._recordings, dtype=torch.float64)
-        for synops in self.synops.values():
-            total = total + synops
-        return total
+        layers = list(self.synops.values())
+        return sum(layers[1:], layers[0]) if layers else torch.zeros(self._recordings, dtype=torch.float64)
 
     def weight_guards(self) -> list[Guard]:
         """Warnings about weights that are too large for the thresholds behind them, in the last pass's network."""
@@ -128,7 +126,7 @@ class Activity:
             if isinstance(module, torch.nn.Conv2d):
                 key = (name, events.shape[-2:])
                 if key not in self._fan_out:
-                    self._fan_out[key] = fan_out_of_convolution(module, events.shape, output.shape)
+                    self._fan_out[key] = fan_out_of_convolution(module, events.shape, output.shape).to(events.device)
                 per_position = events.reshape(self._recordings, -1, *events.shape[-2:]).sum(1).double()
                 operations = (per_position * self._fan_out[key]).sum((1, 2))
             else:

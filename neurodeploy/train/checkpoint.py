@@ -73,7 +73,7 @@ def digest(tensors: Mapping[str, torch.Tensor]) -> str:
     result = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         result.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        result.update(tensor.detach().reshape(-1).view(torch.uint8).numpy().data)
+        result.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return result.hexdigest()
 
 

@@ -261,7 +261,8 @@ class TrainConfig(_Strict):
     ``model.safetensors`` of the same network whose weights are the first ones, for fine-tuning; relative to this file.
     ``shards`` is into how many parts each batch is split, whose gradients are added in order; the processes that
     torchrun starts share them, so it must be a multiple of their number. Without it there is one part per process. The
-    result depends on the shards and not on the processes.
+    result depends on the shards and not on the processes. ``device`` is ``cpu``, ``cuda`` or a GPU such as ``cuda:1``;
+    with ``cuda``, the processes that torchrun starts on one machine take its GPUs in turn.
     """
 
     data: Annotated[DigitsData | NpzData, Field(discriminator="source")]
@@ -279,6 +280,7 @@ class TrainConfig(_Strict):
     batch_size: Count = 50
     seed: Annotated[int, Field(ge=0)] = 0
     threads: Count = 1
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"
     checkpoint_every: Count = 1
 
     @model_validator(mode="after")
@@ -287,6 +289,12 @@ class TrainConfig(_Strict):
             self.quantize_aware or self.loss.synops_weight or self.loss.activity or (self.shards or 1) > 1
         ):
             raise ValueError("local cannot be combined with quantize_aware, shards, or a price on activity")
+        return self
+
+    @model_validator(mode="after")
+    def _chip_on_the_cpu(self) -> "TrainConfig":
+        if self.quantize_aware is not None and self.device != "cpu":
+            raise ValueError(f"quantize_aware trains on the CPU, and device is {self.device}")
         return self
 
     @model_validator(mode="after")

@@ -11,6 +11,8 @@ from neurodeploy.events import EventDataset, dataset_to_raster, load_npz, simula
 from neurodeploy.events.raster import count_steps
 from neurodeploy.train.config import DigitsData, NpzData
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class TrainData:
@@ -63,10 +65,12 @@ def batch_indices(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.
     return [order[start : start + batch_size] for start in range(0, order.size, batch_size)]
 
 
-def load_batch(data: TrainData, which: EventDataset, chosen: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rasters float32 ``[B * T, C, H, W]`` and labels int64 ``[B]`` of the chosen recordings."""
+def load_batch(
+    data: TrainData, which: EventDataset, chosen: NDArray[np.int64], device: torch.device = CPU
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rasters float32 ``[B * T, C, H, W]`` and labels int64 ``[B]`` of the chosen recordings, on ``device``."""
     raster = dataset_to_raster(which, chosen, dt_us=data.dt_us, n_time_steps=data.n_time_steps)
-    return torch.from_numpy(raster).flatten(0, 1), torch.from_numpy(which.labels[chosen])
+    return torch.from_numpy(raster).to(device).flatten(0, 1), torch.from_numpy(which.labels[chosen]).to(device)
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:

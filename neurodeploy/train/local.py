@@ -10,6 +10,7 @@ from neurodeploy.nn import reset_states
 from neurodeploy.train.checkpoint import tensors_under
 from neurodeploy.train.config import LocalConfig, TrainConfig
 from neurodeploy.train.data import TrainData, batch_indices, epoch_order, load_batch
+from neurodeploy.train.device import device_of
 from neurodeploy.train.optimizer import (
     build_optimizer,
     check_finite,
@@ -44,7 +45,7 @@ class LocalLearner:
         gain = config.loss.gain * data.n_time_steps
         self._local = LocalTraining(
             network,
-            torch.zeros(data.n_time_steps, *data.train.sensor_size),
+            torch.zeros(data.n_time_steps, *data.train.sensor_size, device=device_of(network)),
             truncation=cuts.truncation,
             block=cuts.block,
             head=lambda mean: gain * mean,
@@ -72,7 +73,7 @@ class LocalLearner:
             for _, optimizer in self._learners():
                 optimizer.param_groups[0]["lr"] = lr
             reset_states(self._network)
-            x, labels = load_batch(data, data.train, chosen)
+            x, labels = load_batch(data, data.train, chosen, device_of(self._network))
             result = self._local.step(x, labels)
             if not bool(torch.isfinite(result.losses).all()):
                 raise TrainError(

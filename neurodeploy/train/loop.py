@@ -31,6 +31,7 @@ from neurodeploy.train.checkpoint import (
 )
 from neurodeploy.train.config import DigitsData, TrainConfig, load_config, save_config
 from neurodeploy.train.data import TrainData, batch_indices, epoch_order, load_batch, load_data
+from neurodeploy.train.device import chosen_device, device_of, reproducible
 from neurodeploy.train.gradient import flat_gradient, set_gradient, sum_in_order
 from neurodeploy.train.local import LocalLearner
 from neurodeploy.train.network import build_network
@@ -64,7 +65,8 @@ class TrainResult:
     Attributes:
         run: the run folder.
         model: its ``model.safetensors``.
-        network: the trained network, in evaluation mode; ``[B * T, C, H, W]`` to spikes ``[B * T, outputs]``.
+        network: the trained network, in evaluation mode and on the CPU; ``[B * T, C, H, W]`` to spikes
+            ``[B * T, outputs]``.
         data: the recordings it was trained and tested on.
         metrics: one record per epoch, as in ``metrics.jsonl``.
     """
@@ -113,13 +115,14 @@ def _train(config: TrainConfig, run: Path, resume: bool, quiet: bool, team: Proc
     with team.together():
         checkpoint = _check_folder(run, resume)
         config = _with_shards(config, run if resume else None, team)
-    with _deterministic(config), TrainProgress(config.epochs, quiet=quiet or not team.first) as progress:
+    device = chosen_device(config.device)
+    with _deterministic(config, device), TrainProgress(config.epochs, quiet=quiet or not team.first) as progress:
         progress.say("preparing the recordings")
         with team.together():
             data = load_data(config.data)
             network = build_network(
                 config, input_shape=data.train.sensor_size, n_time_steps=data.n_time_steps, n_classes=data.n_classes
-            )
+            ).to(device)
             _check_shards(config, network)
             optimizer = build_optimizer(network, config.optimizer)
             local = None if config.local is None else LocalLearner(config, config.local, network, data)
@@ -182,7 +185,7 @@ def _train(config: TrainConfig, run: Path, resume: bool, quiet: bool, team: Proc
             if team.first:
                 final = Position(config.epochs, origin.config_sha256, origin.data_sha256)
                 save_tensors(run / MODEL, network.state_dict(), final)
-    return TrainResult(run, run / MODEL, network.eval(), data, metrics)
+    return TrainResult(run, run / MODEL, network.eval().cpu(), data, metrics)
 
 
 def evaluate(
@@ -202,7 +205,7 @@ def evaluate(
     own: list[dict[str, Any]] = []
     with team.together(), torch.no_grad(), Activity(_watched(network)) as activity:
         for chosen in batch_indices(np.arange(len(which)), config.batch_size)[team.rank :: team.size]:
-            x, labels = load_batch(data, which, chosen)
+            x, labels = load_batch(data, which, chosen, device_of(network))
             counts = _output_counts(network, activity, x, labels)
             tally = Tally()
             tally.add(F.cross_entropy(config.loss.gain * counts, labels), counts, labels, activity)
@@ -277,7 +280,7 @@ def _train_epoch(
                         _seed(config.seed, epoch + 1, i, shard)
                     optimizer.zero_grad()
                     if parts[shard].size:
-                        x, labels = load_batch(data, data.train, parts[shard])
+                        x, labels = load_batch(data, data.train, parts[shard], device_of(network))
                         counts = _output_counts(forward, activity, x, labels)
                         loss = F.cross_entropy(config.loss.gain * counts, labels)
                         price = activity_penalty(config.loss, activity, data.n_time_steps * data.dt_us)
@@ -333,22 +336,16 @@ def _seed(seed: int, *stream: int) -> None:
 
 
 @contextmanager
-def _deterministic(config: TrainConfig) -> Iterator[None]:
+def _deterministic(config: TrainConfig, device: torch.device) -> Iterator[None]:
     """Seeded generator, deterministic algorithms and the configured threads inside; the caller's settings after."""
     threads = torch.get_num_threads()
-    strict, warn_only = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-    with torch.random.fork_rng(devices=[]):
+    with reproducible(device):
         torch.set_num_threads(config.threads)
-        torch.use_deterministic_algorithms(True)
         _seed(config.seed, 0)
         try:
             yield
         finally:
             torch.set_num_threads(threads)
-            torch.use_deterministic_algorithms(strict, warn_only=warn_only)
 
 
 def _save_checkpoint(

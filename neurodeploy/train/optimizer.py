@@ -58,7 +58,7 @@ def restore_optimizer(
     for name, parameter in network.named_parameters():
         prefix = f"{name}."
         state = {
-            field: value
+            field: value.to(parameter.device) if value.shape == parameter.shape else value  # counters stay on the CPU
             for key, value in tensors.items()
             if key.startswith(prefix) and "." not in (field := key[len(prefix) :])
         }

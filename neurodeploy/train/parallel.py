@@ -64,10 +64,11 @@ class Processes:
         """
         if self.size == 1:
             return rows
-        parts = [torch.empty_like(rows) for _ in range(self.size)]
+        sent = rows.cpu()
+        parts = [torch.empty_like(sent) for _ in range(self.size)]
         with _connection():
-            dist.all_gather(parts, rows)
-        return torch.cat(parts)
+            dist.all_gather(parts, sent)
+        return torch.cat(parts).to(rows.device)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -124,7 +125,7 @@ class Processes:
 def processes() -> Iterator[Processes]:
     """The processes that ``torchrun`` started together with this one; alone otherwise.
 
-    They talk over gloo, which works on the CPU, where the layers compute.
+    They talk over gloo, on the CPU, also where the layers compute on GPUs: the sum of the gradients has an order then.
 
     Raises:
         TrainError: they cannot reach each other.
