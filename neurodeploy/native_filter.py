@@ -16,6 +16,7 @@ from neurodeploy import buffers
 from neurodeploy.errors import KernelError
 from neurodeploy.extension import native as _native
 from neurodeploy.kernel import Parameters, check_arguments, check_device
+from neurodeploy.threads import threads_for
 
 Kind = Literal["leak", "synapse"]
 
@@ -32,7 +33,7 @@ _library.define(
 
 def _options(x: torch.Tensor, synapse: bool, time_major: bool) -> Any:
     steps, batch = x.shape[:2] if time_major else (x.shape[1], x.shape[0])
-    return _native.filter.Options(batch, steps, x.shape[2], time_major, synapse, torch.get_num_threads())
+    return _native.filter.Options(batch, steps, x.shape[2], time_major, synapse, threads_for(x.numel()))
 
 
 def _check(

@@ -27,6 +27,7 @@ from neurodeploy.kernel import (
     check_device,
     check_state,
 )
+from neurodeploy.threads import threads_for
 
 RESETS = ("subtract", "zero", "none")
 """The position is the enumerator in ``native/neuron.hpp``."""
@@ -127,7 +128,7 @@ def _native_options(x: torch.Tensor, options: _Options) -> Any:
         options.soft,
         0.0 if options.detach_threshold else 1.0,
         CHECKPOINT_EVERY,
-        torch.get_num_threads(),
+        threads_for(x.numel()),
     )
 
 

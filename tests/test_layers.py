@@ -16,6 +16,7 @@ TRAINING = [
     "extension",
     "surrogate",
     "buffers",
+    "threads",
     "kernel",
     "native_layer",
     "native_filter",
@@ -43,7 +44,17 @@ COMPILER = [
     "report",
     "deploy",
 ]
-TORCH_AT_IMPORT = {"surrogate", "buffers", "kernel", "native_layer", "native_filter", "kernels", "nn", "train"}
+TORCH_AT_IMPORT = {
+    "surrogate",
+    "buffers",
+    "threads",
+    "kernel",
+    "native_layer",
+    "native_filter",
+    "kernels",
+    "nn",
+    "train",
+}
 
 
 def sources() -> list[Path]:

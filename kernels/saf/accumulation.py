@@ -13,6 +13,7 @@ from neurodeploy import surrogate as surrogates
 from neurodeploy.errors import KernelError
 from neurodeploy.extension import native as _native
 from neurodeploy.kernel import Neuron, Parameters, check_arguments, check_device
+from neurodeploy.threads import threads_for
 
 Form = Literal["closed", "recurrent", "lif"]
 """What z is and what is carried from step to step.
@@ -69,7 +70,7 @@ class Clamp(NamedTuple):
 
 def _options(z: torch.Tensor, form: str, max_spikes: int) -> Any:
     steps, batch, neurons = z.shape
-    return _native.saf.Options(batch, steps, neurons, FORMS.index(form), max_spikes, torch.get_num_threads())
+    return _native.saf.Options(batch, steps, neurons, FORMS.index(form), max_spikes, threads_for(z.numel()))
 
 
 def _suffix(tensor: torch.Tensor) -> str:

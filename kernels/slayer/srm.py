@@ -14,6 +14,7 @@ from neurodeploy import buffers
 from neurodeploy import surrogate as surrogates
 from neurodeploy.extension import native as _native
 from neurodeploy.kernel import Neuron, Parameters, check_arguments, check_device
+from neurodeploy.threads import threads_for
 
 STATE_ROWS = ("trace", "response", "spike_trace", "refractory")
 """Sum of decaying inputs and its response, sum of decaying spikes and theirs."""
@@ -59,7 +60,7 @@ _library.define(
 def _options(x: torch.Tensor, constants: tuple[Any, ...]) -> Any:
     time_major = constants[-1]
     steps, batch = x.shape[:2] if time_major else (x.shape[1], x.shape[0])
-    return _native.srm.Options(batch, steps, x.shape[2], time_major, *constants[5:-1], torch.get_num_threads())
+    return _native.srm.Options(batch, steps, x.shape[2], time_major, *constants[5:-1], threads_for(x.numel()))
 
 
 def _addresses(constants: tuple[Any, ...]) -> list[int]:

@@ -10,13 +10,11 @@ from neurodeploy.errors import KernelError
 from neurodeploy.extension import native as _native
 from neurodeploy.kernel import check_device
 from neurodeploy.kernels.spike_time.neuron import SpikeTimeNeuron
+from neurodeploy.threads import threads_for
 
 GRAZING = 1e-3
 """A spike grazes the threshold if its slope u' is below this share of ``|i| + threshold / tau_mem`` (u' is their
 difference): its time changes by any amount with the weights, so the gradient takes the slope at that limit."""
-
-LEAST_WORK = 1 << 14
-"""Input slots times neurons for which another thread is worth its start."""
 
 _library: Any = torch.library.Library("neurodeploy", "FRAGMENT")  # type: ignore[no-untyped-call]
 _library.define(
@@ -62,7 +60,7 @@ class SpikeOverflowError(KernelError):
 
 
 def _options(times: torch.Tensor, neurons: int, max_spikes: int, hard: bool, t_max: float, grazing: float) -> Any:
-    threads = max(1, min(torch.get_num_threads(), times.numel() * neurons // LEAST_WORK))
+    threads = threads_for(times.numel() * neurons)
     return _native.spike_time.Options(*times.shape, neurons, max_spikes, hard, t_max, grazing, threads)
 
 

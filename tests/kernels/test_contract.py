@@ -375,6 +375,7 @@ def test_chunks_equal_one_pass(algorithm: Kernel, cuts: list[int], extras: tuple
 
 
 @pytest.mark.parametrize("shape", [(5, 40, 700), (1, 30, 5000)])
+@pytest.mark.usefixtures("threads_for_little_work")
 def test_threads_do_not_change_a_bit(algorithm: Kernel, shape: tuple[int, int, int], extras: tuple[str, ...]) -> None:
     if "lateral" in extras:
         shape = (11, 20, 203)  # samples that share rows of weights: 8 and 3, 6 and 5, 4, 4 and 3, or each alone

@@ -104,6 +104,7 @@ def test_blocks_of_time_equal_one_pass(form: saf.Form) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 2, 4097), (2, 1, 63), (0, 2, 3), (2, 0, 3)])
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.usefixtures("threads_for_little_work")
 def test_odd_shapes_and_any_number_of_threads(form: saf.Form, shape: tuple[int, int, int]) -> None:
     for per_neuron in (False, True):
         z, state, values = case(*shape, dtype=torch.float32, per_neuron=per_neuron)

@@ -274,6 +274,7 @@ def test_a_clock_driven_emulator_converges_to_the_spike_times(options: dict[str,
 
 @pytest.mark.parametrize("options", [SOFT, HARD], ids=["soft", "hard"])
 @pytest.mark.parametrize("per_neuron", [False, True])
+@pytest.mark.usefixtures("threads_for_little_work")
 def test_same_bits_for_any_number_of_threads(options: dict[str, Any], per_neuron: bool) -> None:
     neuron = neurons(**options)
     if per_neuron:

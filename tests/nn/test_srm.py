@@ -86,6 +86,7 @@ def test_algorithms_differ_for_random_gradients() -> None:
     assert float((dropped - exact).norm() / exact.norm()) > 0.1
 
 
+@pytest.mark.usefixtures("threads_for_little_work")
 def test_chunks_layouts_threads_and_copies() -> None:
     x = (torch.randn(3, 40, 5, dtype=torch.float64) * 0.6 + 0.3).requires_grad_()
     module = layer()

@@ -165,6 +165,7 @@ def test_filters_equal_their_definition() -> None:
             assert float((a - e).abs().max() / e.abs().max()) <= 1e-12
 
 
+@pytest.mark.usefixtures("threads_for_little_work")
 def test_filter_operators() -> None:
     for time_major, synapse in ((False, False), (True, True)):
         x, state = torch.randn(3, 3, 5), torch.randn(3, 5)
