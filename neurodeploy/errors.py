@@ -21,6 +21,16 @@ class NeurodeployError(Exception):
         self.remedy = remedy
         self.code = code
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Errors come back from other processes with all they say."""
+        return _same_error, (type(self), self.args), self.__dict__
+
+
+def _same_error(kind: type[NeurodeployError], arguments: tuple[Any, ...]) -> NeurodeployError:
+    error = kind.__new__(kind)
+    error.args = arguments
+    return error
+
 
 class ConfigError(NeurodeployError):
     """A configuration file, command-line option or argument is not valid."""

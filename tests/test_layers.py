@@ -38,6 +38,7 @@ COMPILER = [
     "emulate",
     "compile_options",
     "deployment",
+    "executor",
     "fit",
     "validation",
     "conversion",
