@@ -4,6 +4,7 @@ Threshold, Delay.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -43,6 +44,10 @@ class Choices:
     spikes: Spikes | None = None
     scheme: Scheme | None = None
     dt_us: float | None = None
+    continuous_time: bool = False
+    tau_unit: Literal["s", "ms"] | None = None
+    max_spikes: int = 16
+    t_max: float | None = None
 
 
 def read_layer(stored: StoredNode, choices: Choices) -> Node | None:

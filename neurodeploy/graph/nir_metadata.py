@@ -62,7 +62,7 @@ def restored(node: Node, changes: dict[str, Any]) -> dict[str, Any]:
 
     Raises:
         ValueError: no field of the node, an array where there is none in the node's dataclass or the other way round,
-            or an array of something else than finite numbers.
+            or an array of something else than finite numbers (a refractory time may be endless).
     """
     known = node.__dataclass_fields__
     fields: dict[str, Any] = {}
@@ -70,7 +70,11 @@ def restored(node: Node, changes: dict[str, Any]) -> dict[str, Any]:
         is_array = isinstance(value, np.ndarray)
         if key not in known or (value is not None and is_array != ("ndarray" in str(known[key].type))):
             raise ValueError(key)
-        if is_array and (value.dtype.kind not in "fiub" or not np.isfinite(value).all()):
+        if is_array and (value.dtype.kind not in "fiub" or not _allowed(key, value)):
             raise ValueError(key)
         fields[key] = tuple(value) if isinstance(value, list) else value
     return fields
+
+
+def _allowed(key: str, value: Any) -> bool:
+    return bool((np.isfinite(value) | ((value == np.inf) & (key == "t_ref"))).all())

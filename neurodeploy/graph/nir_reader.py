@@ -15,9 +15,10 @@ from neurodeploy.graph.nir_layers import LAYER_KINDS, Choices, read_layer, write
 from neurodeploy.graph.nir_loops import with_feedback, with_sums
 from neurodeploy.graph.nir_metadata import DTYPES, fingerprint, restored, unpack
 from neurodeploy.graph.nir_neurons import GIVEN, LEAKY_KINDS, NEURON_KINDS, SYNAPSE, Cell, read_cell, write_cell
+from neurodeploy.graph.nir_spike_times import SECONDS, TauUnit, check_unit, read_continuous, write_continuous
 from neurodeploy.graph.nir_stored import StoredNode
 from neurodeploy.graph.nir_time import recover_dt_us
-from neurodeploy.graph.nodes import LI, Add, BatchNorm2d, Compare, Concat, Feedback, Neuron, Node
+from neurodeploy.graph.nodes import LI, Add, BatchNorm2d, Compare, Concat, CubaLIF, Feedback, Neuron, Node
 from neurodeploy.neuron import Reset, Spikes
 
 #: Fields of a neuron that follow from the time step: a time step given by the caller replaces them.
@@ -32,6 +33,10 @@ def read_nir(
     spikes: Spikes | None = None,
     dt_us: float | None = None,
     scheme: Scheme | None = None,
+    continuous_time: bool = False,
+    tau_unit: TauUnit | None = None,
+    max_spikes: int = 16,
+    t_max: float | None = None,
 ) -> Graph:
     """Read a NIR file (format of nir >= 1.0.8; files of 0.1 and 0.2 too); all node kinds.
 
@@ -54,6 +59,11 @@ def read_nir(
             None: from the metadata, or recovered where ``r = tau / dt`` holds for two time constants or more.
         scheme: discretisation of neurons that leak, see ``integration.py``; with a recovered time step ``"euler"``,
             because that is the scheme whose gain ``r dt / tau`` is then 1.
+        continuous_time: read every CubaLIF as neurons in continuous time (node ``CubaLIF``, for analog chips) instead
+            of steps. Those that ``save_nir`` wrote from such a node are read so anyway.
+        tau_unit: of the time constants of those; NIR names none. None: as the metadata says, or seconds.
+        max_spikes: spikes that one of those neurons can fire in a run.
+        t_max: end of a run in seconds, for those; None: when all are at rest.
 
     Returns:
         The graph. ``graph.fidelity`` says what became of each node of the file; ``graph.notes`` says it in words.
@@ -61,7 +71,8 @@ def read_nir(
     Raises:
         GraphError: the file is missing or malformed, or holds something the graph cannot express.
     """
-    return _Reader(Path(path), Choices(reset, compare, spikes, scheme, dt_us)).graph()
+    choices = Choices(reset, compare, spikes, scheme, dt_us, continuous_time, tau_unit, max_spikes, t_max)
+    return _Reader(Path(path), choices).graph()
 
 
 def check_nir(
@@ -72,13 +83,18 @@ def check_nir(
     spikes: Spikes | None = None,
     dt_us: float | None = None,
     scheme: Scheme | None = None,
+    continuous_time: bool = False,
+    tau_unit: TauUnit | None = None,
+    max_spikes: int = 16,
+    t_max: float | None = None,
 ) -> tuple[Fidelity, ...]:
     """What ``read_nir`` would make of each node of the file, refusals included: the first does not end the check.
 
     Raises:
         GraphError: the file is missing or malformed as a whole, or an option is.
     """
-    reader = _Reader(Path(path), Choices(reset, compare, spikes, scheme, dt_us), keep_going=True)
+    choices = Choices(reset, compare, spikes, scheme, dt_us, continuous_time, tau_unit, max_spikes, t_max)
+    reader = _Reader(Path(path), choices, keep_going=True)
     try:
         return reader.graph().fidelity
     except GraphError as error:
@@ -116,6 +132,14 @@ class _Reader:
         dt_us = choices.dt_us
         if dt_us is not None and not (dt_us > 0 and np.isfinite(dt_us)):
             raise GraphError(f"dt_us is {dt_us}; it must be positive.", remedy="give the time step.", code="option")
+        if choices.tau_unit is not None:
+            check_unit(choices.tau_unit)
+        if choices.max_spikes < 1 or not (choices.t_max is None or 0 < choices.t_max < np.inf):
+            raise GraphError(
+                f"max_spikes is {choices.max_spikes}, t_max {choices.t_max}.",
+                remedy="give at least 1 spike, and seconds above 0 or None.",
+                code="option",
+            )
 
     def graph(self) -> Graph:
         file = read_nir_file(self.path)
@@ -213,10 +237,13 @@ class _Reader:
         entry, arrays = unpack(stored.fields.get("metadata")) or ({}, {})
         if isinstance(entry.get("dtypes"), dict):
             stored.dtypes = {key: value for key, value in entry["dtypes"].items() if value in DTYPES}
-        choices = self._choices(stored, entry)
-        cell = read_cell(stored, choices)
+        continuous = stored.kind == CubaLIF.kind and (self.given.continuous_time or entry.get("kind") == CubaLIF.kind)
+        choices = self._continuous(stored, entry) if continuous else self._choices(stored, entry)
+        cell = None if continuous else read_cell(stored, choices)
         nodes: dict[str, Node] = {}
-        if cell is not None:
+        if continuous:
+            nodes[stored.name] = read_continuous(stored, choices)
+        elif cell is not None:
             if cell.synapse is not None:
                 nodes[stored.name + SYNAPSE] = cell.synapse
             nodes[stored.name] = cell.membrane
@@ -229,6 +256,13 @@ class _Reader:
                 "unsupported-node",
             )
         return self._completed(stored, nodes, entry, arrays, choices) if entry else nodes
+
+    def _continuous(self, stored: StoredNode, entry: dict[str, Any]) -> Choices:
+        """The caller's choices; the unit of time is the metadata's where they leave it open."""
+        stated = entry.get("tau_unit")
+        if self.given.tau_unit is not None or stated not in SECONDS:
+            return self.given
+        return replace(self.given, tau_unit=stated)
 
     def _choices(self, stored: StoredNode, entry: dict[str, Any]) -> Choices:
         """The caller's choices; where they leave the time open, the metadata's or what the parameters imply."""
@@ -298,6 +332,10 @@ class _Reader:
     def _written(self, stored: StoredNode, nodes: dict[str, Node], used: Choices) -> Fields | None:
         """What ``save_nir`` would store for these nodes."""
         node = nodes[stored.name]
+        if isinstance(node, CubaLIF):
+            shape = np.shape(stored.stored("r"))
+            node.output_shape(stored.name, [shape])
+            return write_continuous(node, shape, used.tau_unit or "s")
         if isinstance(node, LI | Neuron):
             synapse = nodes.get(stored.name + SYNAPSE)
             cell = Cell(node, synapse if isinstance(synapse, LI) else None)

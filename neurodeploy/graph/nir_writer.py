@@ -18,8 +18,21 @@ from neurodeploy.graph.nir_file import Fields
 from neurodeploy.graph.nir_layers import Choices, read_layer, write_layer
 from neurodeploy.graph.nir_metadata import fingerprint, pack, plain
 from neurodeploy.graph.nir_neurons import SYNAPSE, Cell, read_cell, write_cell
+from neurodeploy.graph.nir_spike_times import TauUnit, check_unit, read_continuous, write_continuous
 from neurodeploy.graph.nir_stored import StoredNode
-from neurodeploy.graph.nodes import LI, Add, BatchNorm2d, Concat, Conv2d, Feedback, Membrane, Neuron, Node, Shape
+from neurodeploy.graph.nodes import (
+    LI,
+    Add,
+    BatchNorm2d,
+    Concat,
+    Conv2d,
+    CubaLIF,
+    Feedback,
+    Membrane,
+    Neuron,
+    Node,
+    Shape,
+)
 
 #: The version of NIR whose layout is written.
 NIR_VERSION = "1.0.8"
@@ -29,7 +42,12 @@ _LARGEST_CONCAT = 1 << 26
 
 
 def save_nir(
-    graph: Graph, path: str | Path, *, dt_us: float | None = None, scheme: Scheme = "euler"
+    graph: Graph,
+    path: str | Path,
+    *,
+    dt_us: float | None = None,
+    scheme: Scheme = "euler",
+    tau_unit: TauUnit = "s",
 ) -> tuple[Fidelity, ...]:
     """Write a graph as a NIR file of version 1.0.8, all or nothing.
 
@@ -41,6 +59,8 @@ def save_nir(
         path: ``.nir``.
         dt_us: time step in microseconds; needed for delays, and for neurons that leak and are defined in steps.
         scheme: how such neurons are written as ``tau`` and ``r``; readers that use the same give the same steps.
+        tau_unit: of the time constants of neurons in continuous time. NIR names none; hxtorch and jaxsnn read
+            milliseconds. The metadata states it.
 
     Returns:
         What became of each node.
@@ -58,7 +78,8 @@ def save_nir(
         )
     if dt_us is not None and not (dt_us > 0 and np.isfinite(dt_us)):
         raise GraphError(f"dt_us is {dt_us}; it must be positive.", remedy="give the time step.", code="option")
-    writer = _Writer(graph, Choices(dt_us=dt_us, scheme=scheme))
+    check_unit(tau_unit)
+    writer = _Writer(graph, Choices(dt_us=dt_us, scheme=scheme, tau_unit=tau_unit))
     content = writer.content()
     import h5py
 
@@ -232,7 +253,9 @@ class _Writer:
         incoming = self.graph.shapes[before[0]] if before else ()
         synapse = self.graph.nodes[name + SYNAPSE] if name + SYNAPSE in self.merged else None
         choices = self._time(node)
-        if isinstance(node, LI | Neuron):
+        if isinstance(node, CubaLIF):
+            fields = write_continuous(node, shape, choices.tau_unit or "s")
+        elif isinstance(node, LI | Neuron):
             fields = write_cell(name, Cell(node, synapse if isinstance(synapse, LI) else None), shape, choices)
         else:
             written = write_layer(name, node, incoming, shape, choices.dt_us)
@@ -291,11 +314,16 @@ def _unsaid(
     dtypes = {
         key: value.dtype.name
         for key, value in fields.items()
-        if isinstance(value, np.ndarray) and value.dtype != np.float32 and _types(node).get(key) == value.dtype
+        if not isinstance(node, CubaLIF)
+        and isinstance(value, np.ndarray)
+        and value.dtype != np.float32
+        and _types(node).get(key) == value.dtype
     }
     stored = StoredNode(name, fields, dtypes)
-    cell = read_cell(stored, choices)
-    pairs: list[tuple[str, Node, Node | None]] = [("", node, cell.membrane if cell else read_layer(stored, choices))]
+    continuous = read_continuous(stored, choices) if isinstance(node, CubaLIF) else None
+    cell = None if continuous else read_cell(stored, choices)
+    read = continuous or (cell.membrane if cell else read_layer(stored, choices))
+    pairs: list[tuple[str, Node, Node | None]] = [("", node, read)]
     if synapse is not None and cell is not None:
         pairs.append(("synapse.", synapse, cell.synapse))
     entry: Fields = {"dtypes": dtypes} if dtypes else {}
@@ -305,6 +333,10 @@ def _unsaid(
     if dtypes and any(kind != "float64" for kind in dtypes.values()):
         types = ", ".join(f"{key} {kind}" for key, kind in dtypes.items())
         remarks.append(Remark("assumed", f"its types ({types}) are kept, but have no meaning in NIR"))
+    if isinstance(node, CubaLIF):
+        entry |= {"kind": node.kind, "tau_unit": choices.tau_unit}
+        if choices.tau_unit != "s":
+            remarks.append(Remark("assumed", f"time constants in {choices.tau_unit}: NIR names no unit"))
     if isinstance(node, BatchNorm2d):
         entry["kind"] = node.kind
         half = float(np.finfo(np.float32).eps / 2)
@@ -384,6 +416,8 @@ _FORM = (
     "dt_us",
     "tau",
     "r",
+    "tau_mem",
+    "tau_syn_exc",
     "v_leak",
     "threshold",
     "scale",

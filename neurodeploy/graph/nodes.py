@@ -542,6 +542,84 @@ class Neuron(Membrane):
         return super().output_shape(name, inputs)
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CubaLIF(Node):
+    """A layer of current-based LIF neurons in continuous time; what passes from layer to layer are spike times.
+
+    ``du/dt = -u / tau_mem + i_exc - i_inh`` and ``di_r/dt = -i_r / tau_syn_r``, with potentials relative to the rest.
+    An input spike of weight ``w`` (what the weights before the node give) adds ``input_gain * abs(w)`` to the current
+    of the receptor that the sign of ``w`` chooses. A spike is fired when ``u`` reaches the threshold from below. All is
+    in seconds and float64; each array is a scalar ``[]`` or one value per neuron (the node's shape).
+
+    Attributes:
+        tau_mem, tau_syn_exc, tau_syn_inh: time constants, > 0.
+        threshold: > 0.
+        input_gain: per second, > 0.
+        max_spikes: spikes that a neuron can fire in one run.
+        t_max: end of a run, or None: until all are at rest.
+        reset: ``"value"``: a spike sets ``u`` to ``v_reset``, where it is held for ``t_ref`` while the currents flow
+            on. ``"subtract"``: ``u`` loses ``drop``.
+        v_reset: with "value", below the threshold.
+        t_ref: with "value", >= 0, or None for 0. ``inf``: one spike at most.
+        drop: with "subtract", > 0.
+    """
+
+    kind: ClassVar[str] = "CubaLIF"
+    tau_mem: Array
+    tau_syn_exc: Array
+    tau_syn_inh: Array
+    threshold: Array
+    input_gain: Array
+    max_spikes: int
+    t_max: float | None = None
+    reset: Literal["value", "subtract"] = "value"
+    v_reset: Array | None = None
+    t_ref: Array | None = None
+    drop: Array | None = None
+
+    def output_shape(self, name: str, inputs: Sequence[Shape]) -> Shape:
+        """Unchanged; per-neuron constants must have the shape of the layer and be in their range."""
+        _choice(name, self, "reset", self.reset, ("value", "subtract"))
+        given = ("v_reset", "t_ref") if self.drop is None else ("drop",)
+        if (self.reset == "value") != (self.v_reset is not None) or (self.reset == "subtract") != (
+            self.drop is not None and self.t_ref is None
+        ):
+            raise GraphError(
+                f"{name}: reset {self.reset!r} with {' and '.join(given)}.",
+                remedy="give v_reset (and t_ref) with reset='value', drop with reset='subtract', and only then.",
+                code="reset",
+            )
+        for part in ("tau_mem", "tau_syn_exc", "tau_syn_inh", "threshold", "input_gain", "drop"):
+            if (value := getattr(self, part)) is not None:
+                _in_range(name, self, part, value, (value > 0) & np.isfinite(value), "above 0 and finite")
+        if self.v_reset is not None:
+            below = (self.v_reset < self.threshold) & np.isfinite(self.v_reset)
+            _in_range(
+                name, self, "v_reset", np.broadcast_to(self.v_reset, np.shape(below)), below, "below the threshold"
+            )
+        if self.t_ref is not None:
+            _in_range(name, self, "t_ref", self.t_ref, self.t_ref >= 0, "at least 0")
+        if self.max_spikes < 1 or not (self.t_max is None or 0 < self.t_max < np.inf):
+            raise GraphError(
+                f"{name}: max_spikes {self.max_spikes} and t_max {self.t_max}; a neuron has at least 1 spike, a run a "
+                "length above 0.",
+                remedy="give max_spikes >= 1 and t_max in seconds, or None for a run without end.",
+                code="option",
+            )
+        constants = ("tau_mem", "tau_syn_exc", "tau_syn_inh", "threshold", "input_gain", "v_reset", "t_ref", "drop")
+        return _elementwise(name, self, inputs, constants)
+
+
+def _in_range(name: str, node: Node, part: str, value: Array, fits: Array, rule: str) -> None:
+    if not np.all(fits):
+        worst = float(np.ravel(value)[int(np.argmin(np.ravel(fits)))])
+        raise GraphError(
+            f"{name}: {part} of this {node.kind} is {worst:g}; it must be {rule}.",
+            remedy="check the constants, which are in seconds and relative to the rest.",
+            code="constants",
+        )
+
+
 def _elementwise(name: str, node: Node, inputs: Sequence[Shape], parameters: Sequence[str]) -> Shape:
     """The shape of the only input; the named parameters must be scalar or have it."""
     shape = _only(name, node, inputs)

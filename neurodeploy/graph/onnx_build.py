@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -127,14 +128,27 @@ class Builder:
         """Declare an output."""
         self.outputs.append(helper.make_tensor_value_info(name, element_type(dtype), shape))
 
-    def model(self, name: str, doc: str, producer_version: str, metadata: Mapping[str, str]) -> onnx.ModelProto:
-        """The finished model; rasters come before potentials in its inputs, results before them in its outputs."""
+    def model(
+        self,
+        name: str,
+        doc: str,
+        producer_version: str,
+        metadata: Mapping[str, str],
+        domains: Mapping[str, int] = MappingProxyType({}),
+    ) -> onnx.ModelProto:
+        """The finished model; rasters come before potentials in its inputs, results before them in its outputs.
+
+        ``domains``: those of operators that are no functions of the model, with their versions.
+        """
         inputs, outputs = (
             sorted(values, key=lambda value: value.name not in self.reserved) for values in (self.inputs, self.outputs)
         )
         model = helper.make_model(
             helper.make_graph(self.nodes, name, inputs, outputs, initializer=self.initializers),
-            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, DOMAIN_VERSION)],
+            opset_imports=[
+                helper.make_opsetid(domain, version)
+                for domain, version in {"": OPSET, DOMAIN: DOMAIN_VERSION, **domains}.items()
+            ],
             functions=[self.functions[key] for key in sorted(self.functions)],
             ir_version=IR_VERSION,
             producer_name="neurodeploy",

@@ -22,6 +22,7 @@ from neurodeploy.graph.onnx_fields import encode_node
 from neurodeploy.graph.onnx_float import FLOAT_WRITERS
 from neurodeploy.graph.onnx_integer import INPUT_LARGEST, INPUT_TYPE, INTEGER_WRITERS, is_integer
 from neurodeploy.graph.onnx_loop import write_loop
+from neurodeploy.graph.onnx_spike_times import DOC, DOMAIN, DOMAIN_VERSION, has_spike_times, write_spike_times
 
 #: Entries of the model's metadata.
 DESCRIPTION, PROVENANCE = "neurodeploy.graph", "neurodeploy.provenance"
@@ -56,8 +57,11 @@ def to_onnx(
     builder = Builder(graph.nodes, annotations or {})
     context = Context(graph, builder, scales=scales or {})
     description = _describe(context)
+    continuous = has_spike_times(graph)
+    if continuous:
+        write_spike_times(context)
     values: dict[str, Value] = {}
-    for unit in units(graph):
+    for unit in () if continuous else units(graph):
         name, node = unit[0], graph.nodes[unit[0]]
         if len(unit) > 1 or isinstance(node, Feedback):
             values.update(write_loop(context, table, unit, values))
@@ -73,6 +77,8 @@ def to_onnx(
     metadata = {DESCRIPTION: canonical_json(description)}
     if provenance:
         metadata[PROVENANCE] = canonical_json(provenance)
+    if continuous:
+        return builder.model("neurodeploy", DOC, __version__, metadata, {DOMAIN: DOMAIN_VERSION})
     return builder.model("neurodeploy", _DOC, __version__, metadata)
 
 

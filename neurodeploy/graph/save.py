@@ -4,7 +4,7 @@ import inspect
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from neurodeploy.errors import GraphError
 from neurodeploy.graph.fidelity import Fidelity
@@ -46,7 +46,9 @@ def save(graph: Graph, path: str | Path, **options: Any) -> tuple[Fidelity, ...]
     return writer(graph, path, **options) or ()
 
 
-def to_nir(graph: Graph, *, dt_us: float | None = None, scheme: Scheme = "euler") -> Any:
+def to_nir(
+    graph: Graph, *, dt_us: float | None = None, scheme: Scheme = "euler", tau_unit: Literal["s", "ms"] = "s"
+) -> Any:
     """The graph as a ``nir.NIRGraph`` with metadata, as ``save_nir`` stores it (arguments and errors: see there)."""
     import nir
 
@@ -54,6 +56,6 @@ def to_nir(graph: Graph, *, dt_us: float | None = None, scheme: Scheme = "euler"
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "graph.nir"
-        save_nir(graph, path, dt_us=dt_us, scheme=scheme)
+        save_nir(graph, path, dt_us=dt_us, scheme=scheme, tau_unit=tau_unit)
         # nir checks shapes with its own inference, which takes a kernel's height for its width.
         return nir.read(path, type_check=False)

@@ -24,6 +24,7 @@ from neurodeploy.graph.padding import named_padding
 from neurodeploy.graph.torch_neurons import cell_of, is_neuron
 from neurodeploy.graph.torch_parameters import array, is_from, refused
 from neurodeploy.graph.torch_peers import Cell
+from neurodeploy.graph.torch_spike_times import is_spike_time_layer
 
 #: Modules that compute nothing at inference.
 IDENTITY = (
@@ -93,7 +94,7 @@ def is_leaf(name: str, module: torch.nn.Module) -> bool:
     Raises:
         GraphError: the module is known to have no node.
     """
-    if is_neuron(module) or is_merge(module) or is_identity(module):
+    if is_neuron(module) or is_merge(module) or is_identity(module) or is_spike_time_layer(module):
         return True
     for kind in (*_PLAIN, *_NORMS):
         if isinstance(module, kind):

@@ -14,7 +14,9 @@ from neurodeploy.graph.graph import Edge, Graph
 from neurodeploy.graph.nodes import Add, Compare, Concat, Flatten, Input, Neuron, Node, Output, Relu, Shape
 from neurodeploy.graph.torch_modules import MAX_POOL, is_identity, is_leaf, is_merge, nodes_of
 from neurodeploy.graph.torch_neurons import SYNAPSE
+from neurodeploy.graph.torch_parameters import refused
 from neurodeploy.graph.torch_peers import Cell, is_peer, starts_elsewhere
+from neurodeploy.graph.torch_spike_times import NEURON, check_time_unit, is_spike_time_layer, spike_time_nodes
 
 _ADD = {"add", "add_", "__add__", "__radd__", "__iadd__"}
 _RESHAPE = {"flatten", "ravel", "reshape", "view", "unflatten", "squeeze", "unsqueeze"}
@@ -37,7 +39,13 @@ class _Value:
     shape: Shape
 
 
-def trace(module: torch.nn.Module, sample: torch.Tensor, *, compare: Compare | None = None) -> Graph:
+def trace(
+    module: torch.nn.Module,
+    sample: torch.Tensor,
+    *,
+    compare: Compare | None = None,
+    time_unit_s: float | None = None,
+) -> Graph:
     """Read a torch module into the graph by running a copy of it once, in evaluation mode, on ``sample``.
 
     Modules may be called in any order, with branches that meet in a ``Merge``, in ``a + b``, or in ``torch.cat`` along
@@ -50,6 +58,10 @@ def trace(module: torch.nn.Module, sample: torch.Tensor, *, compare: Compare | N
     one time step: what the loop does in this step is taken to be what it does in all of them. Layers that are not
     called in it, such as recurrent connections that a first step skips, are named in ``notes``.
 
+    A network of SpikeTimeLinear and SpikeTimeConv2d layers, which work in continuous time, is read from a sample of
+    spike times, ``(B, N, slots)`` or ``(B, C, H, W, slots)``; ``inf`` everywhere will do. A layer ``"hidden"`` becomes
+    its weights and neurons ``"hidden.neuron"``, in seconds. Between them maps may be flattened (``flatten(1, 3)``).
+
     Args:
         module: a network of Conv2d, Linear, BatchNorm2d, AvgPool2d, AdaptiveAvgPool2d, SumPool2d, Flatten, ReLU,
             Dropout, Identity, Merge; IAF, LIF, CubaLIF and LI layers of neurodeploy; IAF, LIF and ExpLeak of sinabs
@@ -58,6 +70,7 @@ def trace(module: torch.nn.Module, sample: torch.Tensor, *, compare: Compare | N
         sample: a batch the module takes; the values do not matter. Its last axes are the shape per sample and time
             step: ``(C, H, W)`` of ``(B, T, C, H, W)``, ``(B * T, C, H, W)`` or ``(B, C, H, W)``; ``(N,)`` of
             ``(B, T, N)`` or ``(B, N)``. ``layout="TB"`` works alike.
+        time_unit_s: for layers of spike times: the seconds that 1 stands for in their times.
         compare: ``">="`` lets all neurons fire at the threshold, as chips do, where a library's fire only above it
             (snnTorch and Norse); ``">"`` the other way round. None: as the library.
 
@@ -66,6 +79,7 @@ def trace(module: torch.nn.Module, sample: torch.Tensor, *, compare: Compare | N
     """
     if compare not in (None, ">=", ">"):
         raise GraphError(f"compare is {compare!r}.", remedy="choose '>=' or '>', or leave it out.", code="option")
+    check_time_unit(module, time_unit_s)
     if not isinstance(sample, torch.Tensor) or sample.dim() not in (2, 3, 4, 5) or not sample.numel():
         found = f"shape {tuple(sample.shape)}" if isinstance(sample, torch.Tensor) else type(sample).__name__
         raise GraphError(
@@ -83,7 +97,7 @@ def trace(module: torch.nn.Module, sample: torch.Tensor, *, compare: Compare | N
             remedy="call nd.nn.reset_states(module) first, and keep no tensors with gradients in the module.",
             code="copy",
         ) from error
-    tracer = _Tracer(watched, sample.detach(), compare)
+    tracer = _Tracer(watched, sample.detach(), compare, time_unit_s)
     try:
         return tracer.run()
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
@@ -96,15 +110,23 @@ def trace(module: torch.nn.Module, sample: torch.Tensor, *, compare: Compare | N
 
 
 class _Tracer(TorchFunctionMode):
-    """Follows tensors from node to node; inside a leaf module it looks away."""
+    """Follows tensors from node to node; inside a leaf module it looks away.
 
-    def __init__(self, module: torch.nn.Module, sample: torch.Tensor, compare: Compare | None) -> None:
+    Tensors of spike times (``time_unit_s`` given) have an axis of slots behind the shape of their node.
+    """
+
+    def __init__(
+        self, module: torch.nn.Module, sample: torch.Tensor, compare: Compare | None, time_unit_s: float | None
+    ) -> None:
         super().__init__()
         self.module = module
         self.sample = sample
         self.compare = compare
+        self.time_unit_s = time_unit_s
+        self.slots = int(time_unit_s is not None)
         features = 3 if sample.dim() > 3 else 1
-        self.items = prod(sample.shape[:-features])
+        end = sample.dim() - self.slots
+        self.items = prod(sample.shape[: end - features])
         self.names = {id(part): name or type(part).__name__ for name, part in module.named_modules()}
         self.nodes: dict[str, Node] = {}
         self.edges: list[Edge] = []
@@ -113,7 +135,7 @@ class _Tracer(TorchFunctionMode):
         self.path: list[torch.nn.Module] = []
         self.entered: set[int] = set()
         self.leaf: torch.nn.Module | None = None
-        shape = tuple(sample.shape[-features:])
+        shape = tuple(sample.shape[end - features : end])
         self._define(self._free("input"), Input(shape), [], sample)
 
     def run(self) -> Graph:
@@ -191,6 +213,8 @@ class _Tracer(TorchFunctionMode):
             self._remark("computes nothing at inference and is dropped", name)
             self._same(inputs[0], result)
             return
+        if self.time_unit_s is not None and self._spike_times(name, part, inputs[0], result):
+            return
         read = nodes_of(name, part, inputs[0].shape)
         if isinstance(read, Flatten):
             self._reshape(name, inputs[0], result)
@@ -222,6 +246,21 @@ class _Tracer(TorchFunctionMode):
             source = name + SYNAPSE
         self._define(name, membrane, [replace(value, node=source)], result)
 
+    def _spike_times(self, name: str, part: torch.nn.Module, value: _Value, result: torch.Tensor) -> bool:
+        """Define the nodes of a layer of spike times; False for the flattening of a map, which is read as elsewhere."""
+        if isinstance(part, torch.nn.Flatten):
+            return False
+        if not is_spike_time_layer(part):
+            raise refused(name, part, "between layers of spike times only flattening has a meaning (flatten(1, 3))")
+        if name in self.nodes:
+            raise refused(name, part, "give each place in the network a module of its own", "calling it again")
+        weights, neurons = spike_time_nodes(name, part, value.shape, self.time_unit_s or 0.0)
+        self.nodes[name] = weights
+        self.edges.append((value.node, name))
+        shape = weights.output_shape(name, [value.shape])
+        self._define(self._free(name + NEURON), neurons, [replace(value, node=name, shape=shape)], result)
+        return True
+
     def _check_states(self, name: str, part: torch.nn.Module, arguments: Any) -> None:
         """States that a library's layer is called with must be those it starts from by itself."""
         given = [tensor for tensor in _tensors(arguments) if id(tensor) not in self.values]
@@ -243,16 +282,17 @@ class _Tracer(TorchFunctionMode):
         if name in _TAKEN_APART and len(result) == 1:
             (result,) = result
         if isinstance(result, torch.Tensor):
-            if name in _ADD and len(inputs) == 2 and kwargs.get("alpha", 1) == 1:
+            values = self.time_unit_s is None
+            if values and name in _ADD and len(inputs) == 2 and kwargs.get("alpha", 1) == 1:
                 self._define(self._free("add"), Add(), inputs, result)
                 return
-            if name in _RELU:
+            if values and name in _RELU:
                 self._define(self._free("relu"), Relu(), inputs, result)
                 return
-            if name in _STEPS and self._is_the_step(inputs, result, args[1:]):
+            if values and name in _STEPS and self._is_the_step(inputs, result, args[1:]):
                 self._same(inputs[0], result)
                 return
-            if name in _STEPS and not result.numel():
+            if values and name in _STEPS and not result.numel():
                 return  # the steps behind the only one
             if name in _CONCAT and self._joins_channels(args, kwargs, inputs, result):
                 self._define(self._free("concat"), Concat(), inputs, result)
@@ -267,7 +307,11 @@ class _Tracer(TorchFunctionMode):
                 self._same(inputs[0], result)
                 return
         remedy = "use modules for everything but flattening, adding, ReLU and torch.cat along the channels."
-        if name in _MAX_POOL:
+        if self.time_unit_s is not None:
+            remedy = (
+                "between layers of spike times, only flatten(1, 3) and torch.cat along the channels have a meaning."
+            )
+        elif name in _MAX_POOL:
             remedy = f"{MAX_POOL}."
         elif name in _STEPS:
             remedy = f"where this is a loop over time, {_ONE_STEP}."
@@ -292,7 +336,8 @@ class _Tracer(TorchFunctionMode):
         """Whether ``torch.cat`` joins outputs of nodes, and nothing else, along the first axis of a step's shape."""
         tensors = list(_tensors((args, kwargs)))
         axis = kwargs.get("dim", kwargs.get("axis", args[1] if len(args) > 1 else 0))
-        return len(tensors) == len(inputs) > 1 and axis % result.dim() == result.dim() - len(inputs[0].shape)
+        channels = result.dim() - self.slots - len(inputs[0].shape)
+        return len(tensors) == len(inputs) > 1 and axis % result.dim() == channels
 
     def _reshape(self, name: str, value: _Value, result: torch.Tensor) -> None:
         if self._fits(result, value.shape):
@@ -334,8 +379,9 @@ class _Tracer(TorchFunctionMode):
 
     def _fits(self, tensor: torch.Tensor, shape: Shape) -> bool:
         """Whether the last axes are ``shape`` and the others count the samples and time steps."""
-        first = tensor.dim() - len(shape)
-        return first >= 0 and tuple(tensor.shape[first:]) == shape and prod(tensor.shape[:first]) == self.items
+        end = tensor.dim() - self.slots
+        first = end - len(shape)
+        return first >= 0 and tuple(tensor.shape[first:end]) == shape and prod(tensor.shape[:first]) == self.items
 
     def _tracked(self, arguments: Any) -> list[_Value]:
         return [self.values[id(tensor)] for tensor in _tensors(arguments) if id(tensor) in self.values]

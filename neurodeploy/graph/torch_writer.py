@@ -14,6 +14,7 @@ from neurodeploy.graph.nodes import (
     Concat,
     Conv1d,
     Conv2d,
+    CubaLIF,
     Feedback,
     Flatten,
     Input,
@@ -77,6 +78,13 @@ class GraphModule(torch.nn.Module):
             for node in graph.nodes.values()
         )
         self._units = units(graph)
+        for name, node in graph.nodes.items():
+            if isinstance(node, CubaLIF):
+                raise GraphError(
+                    f"{name}: a {node.kind} runs in continuous time, not in time steps.",
+                    remedy='run it on the emulator: nd.compile(graph, target="ideal").emulate(times).',
+                    code="continuous-time",
+                )
         self._keys = {name: f"node{position}" for position, name in enumerate(graph.nodes)}
         for name, node in graph.nodes.items():
             if self.integer and dtype is None and not isinstance(node, _INTEGER):

@@ -6,6 +6,8 @@ from neurodeploy.graph.nodes import Feedback
 
 _NOT_IN_INTEGERS = {
     "Conv1d": "use a Conv2d with a kernel of height 1 on an input (C, 1, L).",
+    "CubaLIF": "it runs in continuous time: compile for an analog chip (see 'neurodeploy targets'), or train a network "
+    "of time steps with IAF neurons.",
     "Delay": "train without delays, or remove it.",
     "LI": "use IAF neurons; end the network with IAF neurons and count spikes.",
     "Scale": "multiply the scale into the weights of the layer that follows.",
