@@ -43,7 +43,7 @@ inline double mean_decay(double z) {
                                        3628800.0,       362880.0,      40320.0,      5040.0,      720.0,
                                        120.0,           24.0,          6.0,          2.0,         1.0};
     for (const double factorial : factorials) series = 1.0 / factorial - z * series;
-    const double direct = (1.0 - exp_nonpositive(-z)) / (z > 0.5 ? z : 1.0);
+    const double direct = (1.0 - exp_nonpositive(-z)) / (z < 0.5 ? 1.0 : z);
     return z < 0.5 ? series : direct;
 }
 

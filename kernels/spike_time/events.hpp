@@ -58,9 +58,9 @@ public:
     const Event& at(std::int64_t b, std::int64_t e) const { return events_[first_[b] + e]; }
     const Step& shared_step(std::int64_t b, std::int64_t e) const { return steps_[first_[b] + e]; }
     bool shares_steps() const { return !steps_.empty(); }
-    double until_next(std::int64_t b, std::int64_t e) const {
-        return (e + 1 < count(b) ? at(b, e + 1).time : t_max_) - at(b, e).time;
-    }
+    // The end of the interval that event e starts.
+    double end(std::int64_t b, std::int64_t e) const { return e + 1 < count(b) ? at(b, e + 1).time : t_max_; }
+    double until_next(std::int64_t b, std::int64_t e) const { return end(b, e) - at(b, e).time; }
 
 private:
     std::vector<std::int64_t> first_;

@@ -22,6 +22,10 @@ _library.define(
     "float grazing, bool keep) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 _library.define(
+    "spike_time_observe(Tensor times, Tensor weight, Tensor observed, Tensor cells, bool hard, float t_max, "
+    "float grazing) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+_library.define(
     "spike_time_backward(Tensor grad, Tensor times, Tensor weight, Tensor cells, Tensor counts, Tensor interval, "
     "Tensor offset, Tensor drive, bool hard, float t_max, float grazing, bool of_times) -> (Tensor, Tensor)"
 )
@@ -93,6 +97,62 @@ def _forward_cpu(
     if overflow < batch * neurons:
         raise SpikeOverflowError(f"sample {overflow // neurons}", overflow // neurons, overflow % neurons, max_spikes)
     return out, counts, grazes, interval, offset, drive
+
+
+def _observe_cpu(
+    times: torch.Tensor,
+    weight: torch.Tensor,
+    observed: torch.Tensor,
+    cells: torch.Tensor,
+    hard: bool,
+    t_max: float,
+    grazing: float,
+) -> tuple[torch.Tensor, ...]:
+    _check(times, weight, observed.shape[-1])
+    _check_observed(times, weight, observed, t_max)
+    counts, grazes, interval, offset, drive = _observe_fake(times, weight, observed, cells, hard)
+    interval.fill_(-1)
+    offset.zero_()
+    drive.zero_()
+    _native.spike_time.observe(
+        times.dtype == torch.float64,
+        _options(times, weight.shape[1], observed.shape[2], hard, t_max, grazing),
+        cells.data_ptr(),
+        cells.shape[1],
+        *(tensor.data_ptr() for tensor in (times, weight, observed, counts, grazes, interval, offset, drive)),
+    )
+    return counts, grazes, interval, offset, drive
+
+
+def _observe_fake(
+    times: torch.Tensor, weight: torch.Tensor, observed: torch.Tensor, cells: torch.Tensor, hard: bool, *others: Any
+) -> tuple[torch.Tensor, ...]:
+    counts = observed.new_empty(observed.shape[:2], dtype=torch.int32)
+    interval = observed.new_empty((1 + hard, *observed.shape), dtype=torch.int32)
+    offset = observed.new_empty(interval.shape, dtype=torch.float64)
+    return counts, torch.empty_like(counts), interval, offset, torch.empty_like(offset)
+
+
+def _check_observed(times: torch.Tensor, weight: torch.Tensor, observed: torch.Tensor, t_max: float) -> None:
+    fits = observed.shape[:2] == (times.shape[0], weight.shape[1]) and observed.dim() == 3
+    if not fits or observed.dtype != times.dtype or not observed.is_contiguous():
+        raise KernelError(
+            f"The observed spikes are {observed.dtype} of shape {tuple(observed.shape)} and strides "
+            f"{observed.stride()}; the input is {times.dtype} of {times.shape[0]} samples, the layer has "
+            f"{weight.shape[1]} neurons.",
+            remedy="give contiguous times [B, neurons, slots] of the input's dtype.",
+            code="kernel-shape",
+        )
+    before = torch.nn.functional.pad(observed, [1, 0], value=-inf)[..., :-1]
+    bad = ~((observed > -inf) & (observed >= before) & ((observed <= t_max) | (observed == inf)))
+    if bool(bad.any()):
+        sample, neuron, slot = (int(index) for index in bad.nonzero()[0])
+        raise KernelError(
+            f"Observed spike time {float(observed[sample, neuron, slot])} in sample {sample}, neuron {neuron}, slot "
+            f"{slot}, after {float(before[sample, neuron, slot])}.",
+            remedy=f"give ascending times up to t_max = {t_max}, and inf behind the last spike.",
+            code="spike-time-observed",
+        )
 
 
 def _check(times: torch.Tensor, weight: torch.Tensor, max_spikes: int) -> None:
@@ -201,8 +261,10 @@ def _backward_fake(
 
 
 _library.impl("spike_time_forward", _forward_cpu, "CPU")
+_library.impl("spike_time_observe", _observe_cpu, "CPU")
 _library.impl("spike_time_backward", _backward_cpu, "CPU")
 torch.library.register_fake("neurodeploy::spike_time_forward", _forward_fake, lib=_library)
+torch.library.register_fake("neurodeploy::spike_time_observe", _observe_fake, lib=_library)
 torch.library.register_fake("neurodeploy::spike_time_backward", _backward_fake, lib=_library)
 
 
@@ -241,6 +303,45 @@ class _SpikeTimes(torch.autograd.Function):
         return grad_times if of_times else None, grad_weight if of_weight else None, *(None,) * 6
 
 
+class _ObservedTimes(torch.autograd.Function):
+    """Spike times from elsewhere, with the gradient that they have in the model."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        times: torch.Tensor,
+        weight: torch.Tensor,
+        observed: torch.Tensor,
+        cells: torch.Tensor,
+        hard: bool,
+        t_max: float,
+        grazing: float,
+    ) -> tuple[torch.Tensor, ...]:
+        """Run the observing operator."""
+        counts, grazes, *kept = torch.ops.neurodeploy.spike_time_observe(
+            times, weight, observed, cells, hard, t_max, grazing
+        )
+        ctx.save_for_backward(times, weight, cells, counts, *kept)
+        ctx.options = (hard, t_max, grazing)
+        ctx.mark_non_differentiable(counts, grazes)
+        return observed.view_as(observed), counts, grazes
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Run the backward operator, as if the times were the model's own."""
+        return _SpikeTimes.backward(ctx, *grads)[:7]  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _check_run(times: torch.Tensor, weight: torch.Tensor, t_max: float, grazing: float) -> None:
+    check_device(times)
+    check_device(weight)
+    if not grazing > 0:
+        raise KernelError(f"grazing is {grazing}.", remedy="give a number above 0.", code="spike-time-grazing")
+    if t_max != t_max:
+        raise KernelError("t_max is not a number.", remedy="give a time, or inf.", code="spike-time-t-max")
+
+
 def apply(
     times: torch.Tensor,
     weight: torch.Tensor,
@@ -267,17 +368,58 @@ def apply(
         KernelError: tensors that cannot be run.
         SpikeOverflowError: a neuron has more than ``max_spikes`` spikes; the first one is named.
     """
-    check_device(times)
-    check_device(weight)
-    if not grazing > 0:
-        raise KernelError(f"grazing is {grazing}.", remedy="give a number above 0.", code="spike-time-grazing")
-    if t_max != t_max:
-        raise KernelError("t_max is not a number.", remedy="give a time, or inf.", code="spike-time-t-max")
+    _check_run(times, weight, t_max, grazing)
     keep = torch.is_grad_enabled() and (times.requires_grad or weight.requires_grad)
     cells = neuron.rows(weight.shape[-1]).contiguous()
     hard = neuron.reset == "value"
     return Output(
         *_SpikeTimes.apply(  # type: ignore[no-untyped-call]
             times.contiguous(), weight.contiguous(), cells, hard, max_spikes, float(t_max), float(grazing), keep
+        )
+    )
+
+
+def observe(
+    times: torch.Tensor,
+    weight: torch.Tensor,
+    observed: torch.Tensor,
+    neuron: SpikeTimeNeuron,
+    *,
+    t_max: float = inf,
+    grazing: float = GRAZING,
+) -> Output:
+    """Take a layer's spike times from elsewhere, a chip say, with the gradient that they have in the model.
+
+    The model's neurons are made to fire at the observed times instead of where they reach their thresholds, and
+    gradients are those of :func:`apply` along that course: of spikes ``t`` with ``u(t) = threshold``, with the currents
+    and resets that the model has then. At the model's own spike times it is the gradient of ``apply``, bit for bit
+    (but where rounding put a spike on the time of an input). A spike where the model's potential does not rise counts
+    as grazing, so ``grazing`` bounds its gradient. A spike within the refractory time ends it; one that no input
+    precedes only resets its neuron.
+
+    Args:
+        times, weight, neuron, t_max, grazing: as for :func:`apply`; ``times`` are the observed spikes of the layer
+            before, or the input.
+        observed: spikes [B, N, slots] of this layer, of the dtype of ``times``, ascending, up to ``t_max``, inf behind
+            the last.
+
+    Returns:
+        The observed times, differentiable in ``times`` and ``weight``, and counts.
+
+    Raises:
+        KernelError: tensors that cannot be run.
+    """
+    _check_run(times, weight, t_max, grazing)
+    check_device(observed)
+    cells = neuron.rows(weight.shape[-1]).contiguous()
+    return Output(
+        *_ObservedTimes.apply(  # type: ignore[no-untyped-call]
+            times.contiguous(),
+            weight.contiguous(),
+            observed.detach().contiguous(),
+            cells,
+            neuron.reset == "value",
+            float(t_max),
+            float(grazing),
         )
     )

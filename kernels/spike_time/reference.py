@@ -39,6 +39,7 @@ class Neuron:
     Attributes:
         spikes: spike times.
         by_weight, by_time: for each spike its derivative by each input's weight and time.
+        start: since when the potential has been free: the end of the last clamp, -inf before the first.
     """
 
     cell: Cell
@@ -47,11 +48,7 @@ class Neuron:
     spikes: list[float] = field(default_factory=list)
     by_weight: list[Array] = field(default_factory=list)
     by_time: list[Array] = field(default_factory=list)
-
-    @property
-    def start(self) -> float:
-        """Since when the potential has been free: the end of the last clamp, -inf before the first."""
-        return self.spikes[-1] + self.cell.t_ref if self.cell.hard and self.spikes else -inf
+    start: float = -inf
 
     def potential(self, t: float) -> float:
         """u just before time t, which is not below ``start``."""
@@ -116,6 +113,19 @@ class Neuron:
         self.by_weight.append(-by_weight / slope)
         self.by_time.append(-by_time / slope)
 
+    def fire(self, t: float) -> None:
+        """A spike at t."""
+        self.differentiate(t)
+        self.spikes.append(t)
+        if self.cell.hard:
+            self.start = t + self.cell.t_ref
+
+    def observe(self, spikes: list[float]) -> None:
+        """Fire at the given times; one within the refractory time ends it."""
+        for t in spikes:
+            self.start = min(self.start, t)
+            self.fire(t)
+
     def run(self, t_max: float, max_spikes: int) -> None:
         """Fire until ``t_max`` (inclusive) or ``max_spikes``."""
         edges = [*(float(t) for t in self.arrivals if t <= t_max), t_max]
@@ -125,12 +135,16 @@ class Neuron:
                 spike = self.crossing(free, high) if free < high else inf
                 if spike == inf:
                     break
-                self.differentiate(spike)
-                self.spikes.append(spike)
+                self.fire(spike)
 
 
 def layer(
-    times: Array, weight: Array, cells: list[Cell], max_spikes: int, t_max: float = inf
+    times: Array,
+    weight: Array,
+    cells: list[Cell],
+    max_spikes: int,
+    t_max: float = inf,
+    observed: Array | None = None,
 ) -> tuple[Array, Array, Array]:
     """Run one layer.
 
@@ -140,6 +154,7 @@ def layer(
         cells: one per neuron.
         max_spikes: slots per neuron.
         t_max: end of the run.
+        observed: times [B, N, max_spikes], inf behind the last, at which neurons fire instead of at their thresholds.
 
     Returns:
         Times [B, N, max_spikes], and the Jacobians [B, N, max_spikes, inputs] by the weights and
@@ -156,7 +171,10 @@ def layer(
         order = order[flat[order] < inf]
         for n, cell in enumerate(cells):
             neuron = Neuron(cell, flat[order], weight[order // slots, n])
-            neuron.run(t_max, max_spikes)
+            if observed is None:
+                neuron.run(t_max, max_spikes)
+            else:
+                neuron.observe(observed[b, n][observed[b, n] < inf].tolist())
             for k, spike in enumerate(neuron.spikes):
                 out[b, n, k] = spike
                 np.add.at(by_weight[b, n, k], order // slots, neuron.by_weight[k])

@@ -4,7 +4,9 @@
 // that may fire are then treated one by one. The backward pass walks the same intervals in reverse with the adjoints.
 // A block belongs to one task and sums over tasks run in a fixed order, so results do not depend on the threads.
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -137,10 +139,50 @@ struct Found {
     std::int32_t spikes = 0, grazing = 0;
 };
 
-// One neuron through one interval, exactly. False: it has more spikes than there are slots.
+// Where the spikes of a neuron come from in the forward pass: its own threshold crossings, which are written down.
 template <class Real>
+struct Crossings {
+    Real* times;
+
+    double clamp(double, double, double held, std::int32_t) const { return held; }
+    double wait(const Cell& cell, double, double, double u, double i, double left, std::int32_t) const {
+        return crossing(cell, u, i, left);
+    }
+    void put(std::int32_t spike, double time) const { times[spike] = static_cast<Real>(time); }
+};
+
+// Spikes that were seen elsewhere, ascending; the neuron is made to fire then. Where a time is that of its own crossing,
+// rounded as the forward pass stores it, the crossing is taken: what is kept then has the bits of the forward pass.
+template <class Real>
+struct Observed {
+    const Real* times;
+    std::int32_t count;
+    double end;  // of the interval
+
+    bool within(std::int32_t spike) const { return spike < count && times[spike] <= static_cast<Real>(end); }
+    // A spike during the refractory time ends it.
+    double clamp(double start, double x, double held, std::int32_t spikes) const {
+        const bool early = within(spikes) && times[spikes] < static_cast<Real>(start + (x + held));
+        return early ? until(start, x, spikes) : held;
+    }
+    double wait(const Cell& cell, double start, double x, double u, double i, double left, std::int32_t spikes) const {
+        if (spikes >= count) return none;
+        const double own = crossing(cell, u, i, left);
+        if (own != none && static_cast<Real>(start + (x + own)) == times[spikes]) return own;
+        return within(spikes) ? until(start, x, spikes) : none;
+    }
+    void put(std::int32_t, double) const {}
+
+private:
+    double until(double start, double x, std::int32_t spike) const {
+        return std::max(0.0, std::min(static_cast<double>(times[spike]), end) - start - x);
+    }
+};
+
+// One neuron through one interval, exactly. False: it has more spikes than there are slots.
+template <class Spikes>
 bool fire(const Options& options, const Cell& cell, double start, double length, std::int64_t e, std::int64_t slot,
-          double& u, double& i, double& clamp, Found& found, Real* times, const Records& records) {
+          double& u, double& i, double& clamp, Found& found, const Spikes& spikes, const Records& records) {
     double x = 0;
     const auto move = [&](double by) {
         const Step step = step_after(by, cell);
@@ -150,6 +192,7 @@ bool fire(const Options& options, const Cell& cell, double start, double length,
     };
     while (true) {
         if (clamp >= 0) {
+            clamp = spikes.clamp(start, x, clamp, found.spikes);
             if (clamp >= HUGE_VAL) return i *= step_after(length - x, cell).synapse, true;
             if (clamp > length - x) {
                 i *= step_after(length - x, cell).synapse;
@@ -161,12 +204,12 @@ bool fire(const Options& options, const Cell& cell, double start, double length,
             clamp = -1;
             records.put(options.restarts() + slot + found.spikes - 1, e, x, i - u * cell.rate_mem);
         }
-        const double wait = crossing(cell, u, i, length - x);
+        const double wait = spikes.wait(cell, start, x, u, i, length - x, found.spikes);
         if (wait == none) break;
         if (found.spikes == options.max_spikes) return false;
         move(wait);
         records.put(slot + found.spikes, e, x, i);
-        times[found.spikes] = static_cast<Real>(start + x);
+        spikes.put(found.spikes, start + x);
         ++found.spikes;
         const double slope = i - cell.threshold * cell.rate_mem;
         if (slope < cell.least_slope(options.grazing, i)) ++found.grazing;
@@ -208,7 +251,7 @@ std::int64_t forward(const Options& options, const std::vector<Cell>& layer, con
                     const std::int64_t slot = options.slot(b, columns.first + n);
                     double u = states.potential[n], i = states.current[n];
                     if (!fire(options, columns.cells[n], events.at(b, e).time, length, e, slot, u, i, states.clamp[n],
-                              found[n], times + slot, records))
+                              found[n], Crossings<Real>{times + slot}, records))
                         overflow = std::min(overflow, flat);
                     states.next_potential[n] = u;
                     states.next_current[n] = i;
@@ -223,6 +266,76 @@ std::int64_t forward(const Options& options, const std::vector<Cell>& layer, con
         }
     }
     return overflow;
+}
+
+// The state of a neuron at the first input, after the spikes that were seen up to then.
+template <class Real>
+void before_input(const Options& options, const Cell& cell, double first, std::int64_t n, const Observed<Real>& seen,
+                  States& states, Found& found) {
+    while (found.spikes < seen.count && static_cast<double>(seen.times[found.spikes]) <= first) ++found.spikes;
+    for (std::int32_t spike = 0; spike < found.spikes; ++spike) {
+        const double since = first - static_cast<double>(seen.times[spike]);
+        if (!options.hard) {
+            states.potential[n] -= cell.after * step_after(since, cell).membrane;
+        } else if (since <= cell.t_ref) {
+            states.clamp[n] = cell.t_ref - since;
+        } else {
+            states.clamp[n] = -1;
+            states.potential[n] = cell.after * step_after(since - cell.t_ref, cell).membrane;
+        }
+    }
+}
+
+// Neurons that fire when they were seen to, not when they reach their thresholds. `times`, [batch, neurons, max_spikes],
+// are ascending, inf behind the last spike, none after t_max. Spikes up to the first input have no cause among the
+// inputs: no interval is kept of them, but they reset the neuron.
+template <class Real>
+void observe(const Options& options, const std::vector<Cell>& layer, const Real* inputs, const Real* weights,
+             const Real* times, std::int32_t* counts, std::int32_t* grazing, const Records& records) {
+    Events events(inputs, options.batch, options.inputs, options.slots, options.t_max, options.threads);
+    if (layer.size() == 1) events.share_steps(layer[0], options.batch, options.threads);
+    const std::int64_t blocks = options.blocks();
+#pragma omp parallel for schedule(dynamic) num_threads(options.threads)
+    for (std::int64_t task = 0; task < options.batch * blocks; ++task) {
+        const std::int64_t b = task / blocks;
+        const Columns columns(options, layer, task % blocks);
+        States states;
+        Steps steps;
+        Found found[block_columns];
+        Observed<Real> seen[block_columns];
+        alignas(64) double row[block_columns];
+        for (std::int64_t n = 0; n < columns.count; ++n) {
+            const Real* own = times + options.slot(b, columns.first + n);
+            const Real* last = std::lower_bound(own, own + options.max_spikes, std::numeric_limits<Real>::infinity());
+            seen[n] = {own, static_cast<std::int32_t>(last - own), 0};
+            const double first = events.count(b) ? events.at(b, 0).time : HUGE_VAL;
+            before_input(options, columns.cells[n], first, n, seen[n], states, found[n]);
+        }
+        for (std::int64_t e = 0; e < events.count(b); ++e) {
+            const double start = events.at(b, e).time, end = events.end(b, e), length = events.until_next(b, e);
+            // A crossing at the end may have been rounded up.
+            const Real latest = std::nextafter(static_cast<Real>(end), std::numeric_limits<Real>::infinity());
+            columns.weights(options, weights, events.at(b, e).input, row);
+            fill_steps(events, columns, b, e, steps);
+            advance(columns, steps, row, length, states);
+            for (std::int64_t n = 0; n < columns.count; ++n) {
+                const std::int32_t next = found[n].spikes;
+                if (states.clamp[n] < 0 && !(next < seen[n].count && seen[n].times[next] <= latest)) continue;
+                double u = states.potential[n], i = states.current[n];
+                seen[n].end = end;
+                fire(options, columns.cells[n], start, length, e, options.slot(b, columns.first + n), u, i,
+                     states.clamp[n], found[n], seen[n], records);
+                states.next_potential[n] = u;
+                states.next_current[n] = i;
+            }
+            std::swap(states.potential, states.next_potential);
+            std::swap(states.current, states.next_current);
+        }
+        for (std::int64_t n = 0; n < columns.count; ++n) {
+            counts[b * options.neurons + columns.first + n] = found[n].spikes;
+            grazing[b * options.neurons + columns.first + n] = found[n].grazing;
+        }
+    }
 }
 
 struct Adjoints {
@@ -430,6 +543,22 @@ void bind(nanobind::module_& module) {
                                      records_at(interval, offset, drive));
             };
             return is_double ? run(0.0) : run(0.0f);
+        },
+        nb::call_guard<nb::gil_scoped_release>(), nb::arg("is_double"), nb::arg("options"), nb::arg("cells"),
+        nb::arg("cell_count"), nb::arg("inputs"), nb::arg("weights"), nb::arg("times"), nb::arg("counts"),
+        nb::arg("grazing"), nb::arg("interval"), nb::arg("offset"), nb::arg("drive"));
+    module.def(
+        "observe",
+        [](bool is_double, const Options& options, Address cells, std::int64_t cell_count, Address inputs,
+           Address weights, Address times, Address counts, Address grazing, Address interval, Address offset,
+           Address drive) {
+            const auto run = [&](auto zero) {
+                using Real = decltype(zero);
+                observe<Real>(options, cells_at(cells, cell_count), address<const Real>(inputs),
+                              address<const Real>(weights), address<const Real>(times), address<std::int32_t>(counts),
+                              address<std::int32_t>(grazing), records_at(interval, offset, drive));
+            };
+            is_double ? run(0.0) : run(0.0f);
         },
         nb::call_guard<nb::gil_scoped_release>(), nb::arg("is_double"), nb::arg("options"), nb::arg("cells"),
         nb::arg("cell_count"), nb::arg("inputs"), nb::arg("weights"), nb::arg("times"), nb::arg("counts"),

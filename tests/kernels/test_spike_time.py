@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import pairwise, product
-from math import inf
+from math import inf, nan
 from typing import Any
 
 import mpmath
@@ -132,6 +132,22 @@ def test_spike_times_to_1e_12_seconds(ratio: float, options: dict[str, Any]) -> 
             exact = HighPrecision(cell, flat[order].tolist(), weight[order, n].tolist()).run(0.12)
             assert len(exact) == int(found.counts[0, n])
             assert all(abs(a - mpmath.mpf(b)) <= 1e-12 for a, b in zip(exact, found.times[0, n].tolist(), strict=False))
+
+
+def test_the_response_of_a_synapse_where_its_formula_changes() -> None:
+    """(1 - exp(-z)) / z is a series below z = 0.5; with tau_mem = 2 tau_syn, z is a time over tau_mem."""
+    x = 2 * TAU_SYN * np.array([0.5, np.nextafter(0.5, 0), np.nextafter(0.5, 1)])
+    times = torch.zeros(1, 1, 1, dtype=torch.float64)
+    neuron = neurons()
+    for since in x.tolist():
+        weight = torch.ones(1, 1, dtype=torch.float64, requires_grad=True)
+        seen = torch.tensor([[[since]]], dtype=torch.float64)
+        spike_time.observe(times, weight, seen, neuron, grazing=1.0).times.sum().backward()
+        response = 2 * TAU_SYN * (np.exp(-since / (2 * TAU_SYN)) - np.exp(-since / TAU_SYN))
+        assert weight.grad is not None
+        assert weight.grad.item() == pytest.approx(
+            -response / (np.exp(-since / TAU_SYN) + 1 / (2 * TAU_SYN)), rel=1e-13
+        )
 
 
 @pytest.mark.parametrize("options", [SOFT, HARD, {"drop": 0.6}], ids=["soft", "hard", "drop"])
@@ -383,6 +399,105 @@ def test_grazing_spikes_are_counted_and_their_gradient_is_finite(ratio: float) -
     assert times.grad.isfinite().all()
     assert float(weight.grad[0, 0]) == 0
     assert (weight.grad[0, 1:] < 0).all()  # a larger weight fires earlier
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("options", [SOFT, HARD, {"reset": "value", "t_ref": inf}], ids=["soft", "hard", "once"])
+@pytest.mark.parametrize("per_neuron", [False, True])
+def test_observing_the_models_own_spikes_gives_its_gradient_bit_for_bit(
+    options: dict[str, Any], dtype: torch.dtype, per_neuron: bool
+) -> None:
+    for ratio, t_max in product(RATIOS, (0.05, inf)):
+        neuron = neurons(ratio, **options)
+        if per_neuron:
+            spread = torch.linspace(0.7, 1.4, 70, dtype=torch.float64)
+            neuron = SpikeTimeNeuron(ratio * TAU_SYN * spread, TAU_SYN, spread.flip(0), **options)
+        times, weight = case(neuron, count=70)
+        results = []
+        observed = None
+        for _ in range(2):
+            leaves = [value.to(dtype).detach().requires_grad_() for value in (times, weight)]
+            if observed is None:
+                found = spike_time.apply(*leaves, neuron, max_spikes=90, t_max=t_max)
+                observed = found.times.detach()
+                grad = torch.randn_like(observed)
+            else:
+                found = spike_time.observe(*leaves, observed, neuron, t_max=t_max)
+            (finite(found.times) * grad).sum().backward()
+            results.append((found.times, found.counts, found.grazing, leaves[0].grad, leaves[1].grad))
+        assert int(results[0][1].sum()) > 50
+        for own, seen in zip(*results, strict=True):
+            assert own is not None
+            assert seen is not None
+            assert torch.equal(own, seen)
+
+
+@pytest.mark.parametrize("options", [SOFT, HARD, {"reset": "value", "t_ref": inf}], ids=["soft", "hard", "once"])
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_observing_other_spikes_equals_the_reference(ratio: float, options: dict[str, Any]) -> None:
+    """Spikes of other neurons: some in the refractory time, two before any input. Currents at spikes are positive."""
+    neuron = neurons(ratio, **options)
+    times, weight = case(neuron, count=5)
+    times, weight = times + 2 * TAU_SYN, weight.abs() + 1.0 / neuron.peak_response()
+    once = neuron.t_ref == inf
+    observed = torch.rand(2, 5, 1 if once else 7, dtype=torch.float64) * 5 * TAU_SYN + 4 * TAU_SYN
+    if not once:
+        observed[:, 0, 3] = observed[:, 0, 2] + 0.001
+        observed[:, 1, 5:] = inf
+        observed[:, 2, :2] = torch.tensor([0.001, 0.0015])
+    observed[:, 3] = inf
+    observed = observed.sort().values
+    _, by_weight, by_time = (
+        torch.from_numpy(a)
+        for a in reference.layer(
+            times.numpy(), weight.numpy(), cells(neuron, 5), observed.shape[2], observed=observed.numpy()
+        )
+    )
+    leaves = times.clone().requires_grad_(), weight.clone().requires_grad_()
+    found = spike_time.observe(*leaves, observed, neuron)
+    assert torch.equal(found.times, observed)
+    assert torch.equal(found.counts, (observed < inf).sum(-1).int())
+    assert int(found.grazing.sum()) == 0
+    grad = torch.randn_like(observed)
+    (finite(found.times) * grad).sum().backward()
+    for leaf, jacobian, axes in zip(leaves, (by_time, by_weight), ("bnk,bnkis->bis", "bnk,bnki->in"), strict=True):
+        wanted = torch.einsum(axes, grad, jacobian)
+        assert leaf.grad is not None
+        assert float(wanted.abs().max()) > 0
+        torch.testing.assert_close(leaf.grad, wanted, rtol=1e-9, atol=1e-9 * float(wanted.abs().max()))
+
+
+def test_observed_spikes_without_a_cause_have_bounded_gradients() -> None:
+    """Of falling currents, and without any input at all."""
+    neuron = neurons(**HARD)
+    times = torch.tensor([[[0.0]], [[inf]]], dtype=torch.float64, requires_grad=True)
+    weight = torch.tensor([[-1.0, 1.0]], dtype=torch.float64).requires_grad_()
+    observed = torch.tensor([[[0.01], [0.5]], [[0.0], [0.1]]], dtype=torch.float64)
+    found = spike_time.observe(times, weight, observed, neuron, grazing=0.5)
+    assert found.counts.tolist() == [[1, 1], [1, 1]]
+    assert found.grazing.tolist() == [[1, 1], [0, 0]]
+    found.times.sum().backward()
+    assert times.grad is not None
+    assert weight.grad is not None
+    since = observed[0, :, 0]
+    slope = 0.5 * (torch.exp(-since / TAU_SYN) + 1 / (2 * TAU_SYN))
+    response = (torch.exp(-since / (2 * TAU_SYN)) - torch.exp(-since / TAU_SYN)) * 2 * TAU_SYN
+    torch.testing.assert_close(weight.grad[0], -response / slope, rtol=1e-12, atol=0)
+    assert times.grad[1].tolist() == [[0.0]]
+
+
+def test_observed_spikes_that_cannot_be_are_refused() -> None:
+    neuron = neurons(**HARD)
+    times, weight = torch.zeros(1, 1, 1), torch.ones(1, 2)
+    good = torch.tensor([[[0.1, inf], [0.1, 0.2]]])
+    assert spike_time.observe(times, weight, good, neuron, t_max=0.2).counts.tolist() == [[1, 2]]
+    for bad in ([[0.1, inf], [0.2, 0.1]], [[inf, 0.1], [0.1, 0.2]], [[0.1, inf], [0.1, 0.3]], [[0.1, inf], [0.1, nan]]):
+        with pytest.raises(KernelError, match="neuron") as raised:
+            spike_time.observe(times, weight, torch.tensor([bad]), neuron, t_max=0.2)
+        assert raised.value.code == "spike-time-observed"
+    for other in (good[:, :1], good.double(), good[0]):
+        with pytest.raises(KernelError, match="observed"):
+            spike_time.observe(times, weight, other, neuron)
 
 
 def test_inputs_at_the_same_time_and_no_inputs() -> None:
