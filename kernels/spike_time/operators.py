@@ -330,7 +330,7 @@ class _ObservedTimes(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Run the backward operator, as if the times were the model's own."""
-        return _SpikeTimes.backward(ctx, *grads)[:7]  # type: ignore[no-any-return, no-untyped-call]
+        return _SpikeTimes.backward(ctx, *grads)[:7]
 
 
 def _check_run(times: torch.Tensor, weight: torch.Tensor, t_max: float, grazing: float) -> None:
