@@ -24,9 +24,11 @@ class AnalogLayer:
         source: :data:`INPUT`, or the layer whose spikes it takes.
         max_spikes: spikes of a neuron that are kept, in one run.
         nominal: what its circuits compute without mismatch: weights and constants as their codes give them.
-        neuron_sites: int64 ``[N, merged]``, the circuits that form a neuron.
+        neuron_sites: int64 ``[N, merged]``, the circuits that form a neuron; the first is the one that fires.
         synapse_sites: int64 ``[inputs, N]``, the synapse circuit of each connection; -1 where there is none.
         cores: int32 ``[N]``, the core of each neuron.
+        rest: the rest in the chip's unit of potentials (lsb, ampere): its leak potential.
+        potential_unit: what one unit of the network's potential is in the chip's, > 0.
     """
 
     name: str
@@ -36,6 +38,8 @@ class AnalogLayer:
     neuron_sites: NDArray[np.int64]
     synapse_sites: NDArray[np.int64]
     cores: NDArray[np.int32]
+    rest: float = 0.0
+    potential_unit: float = 1.0
 
     def __post_init__(self) -> None:
         shape = self.nominal.weight.shape
@@ -48,6 +52,8 @@ class AnalogLayer:
             _refuse(self.name, "cores", f"int32 [{shape[1]}]")
         if self.max_spikes < 1:
             _refuse(self.name, "max_spikes", "at least 1")
+        if not (isfinite(self.rest) and isfinite(self.potential_unit) and self.potential_unit > 0):
+            _refuse(self.name, "rest and potential_unit", "finite, and finite and above 0")
         if bool((self.nominal.weight[self.synapse_sites < 0] != 0).any()):
             _refuse(self.name, "synapse_sites", "the circuit of every weight that is not 0")
 
@@ -126,6 +132,8 @@ class AnalogProgram:
                     "neuron_sites": layer.neuron_sites.tolist(),
                     "synapse_sites": layer.synapse_sites.tolist(),
                     "cores": layer.cores.tolist(),
+                    "rest": layer.rest,
+                    "potential_unit": layer.potential_unit,
                 }
                 for layer in self.layers
             ],
@@ -157,6 +165,8 @@ def program_of_dict(data: Mapping[str, Any]) -> AnalogProgram:
                 _array(name, "neuron_sites", entry["neuron_sites"], np.int64),
                 _array(name, "synapse_sites", entry["synapse_sites"], np.int64),
                 _array(name, "cores", entry["cores"], np.int32),
+                float(_number(name, "rest", entry["rest"], float)),
+                float(_number(name, "potential_unit", entry["potential_unit"], float)),
             )
         )
     if not isinstance(data["configuration"], dict):
