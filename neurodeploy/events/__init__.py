@@ -11,6 +11,7 @@ from neurodeploy.events.info import RecordingInfo, recording_info
 from neurodeploy.events.nmnist import read_nmnist_bin, write_nmnist_bin
 from neurodeploy.events.raster import dataset_to_raster, events_to_raster, raster_to_events
 from neurodeploy.events.saccade import SaccadePath
+from neurodeploy.events.spike_times import SpikeTimes, load_spike_times, save_spike_times
 
 __all__ = [
     "EVENT_DTYPE",
@@ -19,6 +20,7 @@ __all__ = [
     "EventDataset",
     "RecordingInfo",
     "SaccadePath",
+    "SpikeTimes",
     "as_events",
     "dataset_to_raster",
     "events_to_raster",
@@ -27,6 +29,7 @@ __all__ = [
     "load_digits",
     "load_npz",
     "load_shd",
+    "load_spike_times",
     "make_events",
     "raster_to_events",
     "rate_encode",
@@ -34,6 +37,7 @@ __all__ = [
     "read_nmnist_bin",
     "recording_info",
     "save_npz",
+    "save_spike_times",
     "simulate_digit_events",
     "write_events",
     "write_nmnist_bin",
