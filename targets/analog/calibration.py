@@ -160,7 +160,7 @@ def calibrate(
 
 
 def targets_of(layer: AnalogLayer, acceleration: float) -> dict[str, Floats]:
-    """What the circuits of a layer are to have, by parameter, float64 ``[N]``, in the parameters' units."""
+    """What the circuits of a layer are to have, by parameter, float64 ``[N]``, in its unit; gains are relative."""
     nominal = layer.nominal
     return {
         "tau_mem": nominal.tau_mem / acceleration,
@@ -169,6 +169,8 @@ def targets_of(layer: AnalogLayer, acceleration: float) -> dict[str, Floats]:
         "threshold": layer.rest + layer.potential_unit * nominal.threshold,
         "leak": np.full(layer.neurons, layer.rest),
         "reset": layer.rest + layer.potential_unit * nominal.v_reset,
+        "gain_exc": np.ones(layer.neurons),
+        "gain_inh": np.ones(layer.neurons),
     }
 
 

@@ -250,7 +250,10 @@ class Parameter(_Frozen):
 
 
 class Parameters(_Frozen):
-    """The parameters; ``null`` where a chip has none. Those of ``LayerParameters`` first."""
+    """The parameters; ``null`` where a chip has none. Those of ``LayerParameters`` first.
+
+    ``gain_exc`` and ``gain_inh`` multiply all weights of a receptor; in the unit "1" they are relative.
+    """
 
     tau_mem: Parameter
     tau_syn_exc: Parameter
@@ -300,16 +303,9 @@ class OperatingPoint(_Frozen):
 
 
 class Synapses(_Frozen):
-    """Static spread of the synapses: ``weight`` of each, ``gain`` of all that meet at one receptor of a circuit."""
+    """Static spread of the ``weight`` of single synapses; that of the receptors they meet at is the gains'."""
 
-    weight: Spread | None
-    gain: Spread | None
-
-    @model_validator(mode="after")
-    def _positive(self) -> Self:
-        if isinstance(self.weight, Normal) or isinstance(self.gain, Normal):
-            raise ValueError("the spread of weights and gains must be log-normal")
-        return self
+    weight: LogNormal | None
 
 
 class TrialNoise(_Frozen):
@@ -384,7 +380,7 @@ class AnalogChip(_Frozen):
         return self.model_copy(
             update={
                 "parameters": self.parameters.model_copy(update=changed),
-                "synapses": Synapses(weight=spread, gain=None),
+                "synapses": Synapses(weight=spread),
             }
         )
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from neurodeploy.errors import ConfigError, ProgramError
 from neurodeploy.targets.analog.calibration import Calibration, targets_of
-from neurodeploy.targets.analog.chip import AnalogChip, Normal
+from neurodeploy.targets.analog.chip import AnalogChip, Normal, Parameter
 from neurodeploy.targets.analog.dac import value_of
 from neurodeploy.targets.analog.deviations import chip_key, deviation
 from neurodeploy.targets.analog.parameters import LayerParameters
@@ -96,13 +96,17 @@ class VirtualChip:
         self.scale = scale
         self.temperature_c = environment.temperature_c.value if temperature_c is None else temperature_c
         above = self.temperature_c - environment.reference_c.value
-        self._tau_factor, self._gain_factor = (1.0 + coefficient * above for coefficient in coefficients)
-        if min(self._tau_factor, self._gain_factor) <= 0:
+        tau, gain = (1.0 + coefficient * above for coefficient in coefficients)
+        if min(tau, gain) <= 0:
             raise ConfigError(
                 f"at {self.temperature_c:g} degrees the time constants or gains of {chip.name} would not be positive.",
                 remedy="choose a temperature closer to the reference.",
                 code="analog-temperature",
             )
+        self._temperature_factors = {
+            **dict.fromkeys(("tau_mem", "tau_syn_exc", "tau_syn_inh"), tau),
+            **dict.fromkeys(("gain_exc", "gain_inh"), gain),
+        }
         self.key = chip_key(chip, serial)
 
     def realise(self, program: AnalogProgram, calibration: Calibration | None = None) -> tuple[LayerParameters, ...]:
@@ -164,10 +168,11 @@ class VirtualChip:
             value: float64, of their shape.
             residual: factor of the spread.
         """
-        parameter = getattr(self.chip.parameters, name)
-        found = deviation(parameter.spread, self.key, name, sites, self.scale * residual)
-        value = value + found if isinstance(parameter.spread, Normal) else value * found
-        return value * self._tau_factor if name.startswith("tau_") else value
+        parameter: Parameter | None = getattr(self.chip.parameters, name)
+        spread = None if parameter is None else parameter.spread
+        found = deviation(spread, self.key, name, sites, self.scale * residual)
+        value = value + found if isinstance(spread, Normal) else value * found
+        return value * self._temperature_factors.get(name, 1.0)
 
     def require(self, program: AnalogProgram) -> None:
         """Check that the program is for this kind of chip.
@@ -189,12 +194,10 @@ class VirtualChip:
         def circuits(name: str) -> Floats:
             """The values of the circuits, [N, merged], in the parameter's unit."""
             parameter = getattr(self.chip.parameters, name)
-            if parameter is None:
-                return np.broadcast_to(targets[name][:, None], sites.shape)
             if name in words:
                 return self.of_circuits(name, sites, value_of(parameter.dac, words[name]))
-            trimmed = calibration is not None and calibration.mode == "residual" and parameter.trim is not None
-            residual = parameter.trim.residual.value if trimmed else 1.0
+            trim = parameter.trim if parameter is not None and calibration and calibration.mode == "residual" else None
+            residual = trim.residual.value if trim is not None else 1.0
             return self.of_circuits(name, sites, np.broadcast_to(targets[name][:, None], sites.shape), residual)
 
         def factor(name: str) -> Floats:
@@ -202,20 +205,16 @@ class VirtualChip:
 
         conductance = 1.0 / factor("tau_mem")
         rest_shift = ((circuits("leak") - layer.rest) * conductance).sum(1) / conductance.sum(1)
-        parameters, synapses = self.chip.parameters, self.chip.synapses
+        parameters = self.chip.parameters
         first, threshold, threshold_shift = sites[:, 0], np.ones(layer.neurons), np.zeros(layer.neurons)
         if isinstance(parameters.threshold.spread, Normal):
             threshold_shift = circuits("threshold")[:, 0] - targets["threshold"]
         else:
             threshold = deviation(parameters.threshold.spread, self.key, "threshold", first, self.scale)
-        gains = [
-            deviation(synapses.gain, self.key, name, sites, self.scale).mean(1) * self._gain_factor
-            for name in ("gain_exc", "gain_inh")
-        ]
         return LayerDeviations(
-            weight=deviation(synapses.weight, self.key, "weight", layer.synapse_sites, self.scale),
-            gain_exc=gains[0],
-            gain_inh=gains[1],
+            weight=deviation(self.chip.synapses.weight, self.key, "weight", layer.synapse_sites, self.scale),
+            gain_exc=factor("gain_exc").mean(1),
+            gain_inh=factor("gain_inh").mean(1),
             tau_mem=1.0 / conductance.mean(1),
             tau_syn_exc=factor("tau_syn_exc").mean(1),
             tau_syn_inh=factor("tau_syn_inh").mean(1),

@@ -12,8 +12,12 @@ from neurodeploy.targets.analog.dac import value_of
 from neurodeploy.targets.analog.virtual_chip import VirtualChip
 from tests.targets.analog.chips import chip_of, program_on
 
-#: Shares of the uncalibrated spread that calix accepts on hardware (test_neuron_distribution.py).
-ACCEPTED = {"leak": 0.30, "reset": 0.20, "threshold": 0.35, "tau_mem": 0.45, "tau_syn_exc": 0.20, "tau_syn_inh": 0.20}
+#: Shares of the uncalibrated spread that calix accepts on hardware (test_neuron_distribution.py), and for the gains,
+#: which it does not test, the share of the description.
+ACCEPTED = {
+    **{"leak": 0.30, "reset": 0.20, "threshold": 0.35, "tau_mem": 0.45, "tau_syn_exc": 0.20, "tau_syn_inh": 0.20},
+    **{"gain_exc": 0.45, "gain_inh": 0.45},
+}
 
 
 def trimmed_std(values):
@@ -44,10 +48,9 @@ def test_a_calibrated_chip_is_closer_to_the_program(mode):
     chip, program = VirtualChip(chip_of("bss2"), 5), program_on("bss2", merged=2)
     calibration = calibrate(chip, program, mode)
     raw, trimmed = (chip.describe(program, one)["layers"][0]["spread"] for one in (None, calibration))
-    for name in ("tau_mem", "tau_syn_exc", "tau_syn_inh", "threshold_shift", "reset_shift"):
+    for name in ("tau_mem", "tau_syn_exc", "tau_syn_inh", "threshold_shift", "reset_shift", "gain_exc", "gain_inh"):
         assert trimmed[name]["sd"] < 0.6 * raw[name]["sd"], name
-    for name in ("weight", "gain_exc", "gain_inh"):
-        assert trimmed[name] == raw[name], name
+    assert trimmed["weight"] == raw["weight"]
 
 
 def test_the_residual_is_that_of_the_description():
@@ -98,8 +101,8 @@ def test_a_calibration_of_something_else_is_refused():
     ):
         with pytest.raises(ProgramError, match=f"belongs to another {what}"):
             virtual_chip.realise(asked, calibration)
-    with pytest.raises(ProgramError, match="words for gain_exc of layer0"):
-        chip.realise(program, replace(calibration, words={"layer0": {"gain_exc": np.zeros((64, 1, 2), np.int64)}}))
+    with pytest.raises(ProgramError, match="words for t_ref of layer0"):
+        chip.realise(program, replace(calibration, words={"layer0": {"t_ref": np.zeros((64, 1, 2), np.int64)}}))
     with pytest.raises(ProgramError, match="words for tau_mem of layer0"):
         chip.realise(program, replace(calibration, words={"layer0": {"tau_mem": np.zeros((64, 2, 2), np.int64)}}))
 

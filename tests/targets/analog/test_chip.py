@@ -34,7 +34,7 @@ def test_what_no_figure_was_found_for_is_marked():
         assert f"parameters.{name}.spread.cv" in bss2
     assert "parameters.leak.spread.sigma" in bss2
     assert "parameters.leak.trim.residual" not in bss2
-    assert "synapses.gain.cv" in bss2
+    assert "parameters.gain_exc.spread.cv" in bss2
     assert "parameters.tau_mem.spread.tail.share" in chip_of("dynapse2").assumptions()
 
 
@@ -96,8 +96,8 @@ TRIM = {"residual": fact(0.5), "noise": fact(0.1)}
         ({"parameters": {"reset": {"spread": LOGNORMAL}}}, "parameters: .*reset: the spread must be normal"),
         ({"parameters": {"tau_mem": {"dac": {"kind": "magic"}}}}, "parameters.tau_mem.dac: "),
         ({"parameters": {"tau_mem": {"dac": CODES}}}, "parameters.tau_mem.dac.linear.top: "),
-        ({"synapses": {"weight": NOT_A_TIME}}, "synapses: .*must be log-normal"),
-        ({"synapses": {"weight": {**LOGNORMAL, "cv": fact(-0.1)}}}, "synapses.weight.lognormal.cv.value: "),
+        ({"synapses": {"weight": NOT_A_TIME}}, "synapses.weight.distribution: "),
+        ({"synapses": {"weight": {**LOGNORMAL, "cv": fact(-0.1)}}}, "synapses.weight.cv.value: "),
         ({"operating_point": {"leak": fact(1.0)}}, "operating_point: .*above the leak"),
         (
             {"synapses": {"weight": {**LOGNORMAL, "tail": {"share": fact(2.0), "factor": fact(3.0)}}}},
