@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from neurodeploy.errors import ConfigError, ProgramError
 from neurodeploy.files import read_json, write_json
 from neurodeploy.targets.analog import philox
-from neurodeploy.targets.analog.chip import AnalogChip, LinearDac, LogNormal, Parameter, Trim
+from neurodeploy.targets.analog.chip import LinearDac, LogNormal, Parameter, Trim
 from neurodeploy.targets.analog.dac import setting, value_of
 from neurodeploy.targets.analog.deviations import NUMBERS
 from neurodeploy.targets.analog.program import AnalogLayer, AnalogProgram
@@ -71,15 +71,15 @@ class Calibration:
             "words": words,
         }
 
-    def require(self, chip: AnalogChip, serial: int, program: AnalogProgram) -> None:
-        """Check that this is the calibration of this chip for these targets.
+    def require(self, virtual_chip: "VirtualChip", program: AnalogProgram) -> None:
+        """Check that this is the calibration of this chip for the targets of this program.
 
         Raises:
             ProgramError: it is of another chip, serial number or targets.
         """
         for what, own, other in (
-            ("chip description", self.digest, chip.digest),
-            ("serial number", self.serial, serial),
+            ("chip description", self.digest, virtual_chip.digest),
+            ("serial number", self.serial, virtual_chip.serial),
             ("set of circuits and targets", self.targets, targets_digest(program)),
         ):
             if own != other:
@@ -91,7 +91,7 @@ class Calibration:
         for layer, rows in self.words.items():
             shape = (*program.layer(layer).neuron_sites.shape, 2)
             for name, row in rows.items():
-                parameter = getattr(chip.parameters, name, None)
+                parameter = getattr(virtual_chip.chip.parameters, name, None)
                 if not parameter or parameter.trim is None or row.shape != shape:
                     raise ProgramError(
                         f"the calibration has words for {name} of {layer} that the program has no circuits for.",
@@ -156,7 +156,7 @@ def calibrate(
         )
     elif mode == "search":
         words = {layer.name: _search_layer(virtual_chip, program, layer, seed) for layer in program.layers}
-    return Calibration(mode, chip.name, chip.digest, virtual_chip.serial, targets_digest(program), seed, words)
+    return Calibration(mode, chip.name, virtual_chip.digest, virtual_chip.serial, targets_digest(program), seed, words)
 
 
 def targets_of(layer: AnalogLayer, acceleration: float) -> dict[str, Floats]:

@@ -222,14 +222,14 @@ class Parameter(_Frozen):
     """A parameter of the circuits: how it is set, by what it differs from circuit to circuit, how it is calibrated.
 
     Attributes:
-        unit: of its values; ``lsb`` is a step of the chip's own converter of potentials.
+        unit: of its values; ``lsb`` is a step of the chip's own converter of potentials, ``1`` a value of the network.
         scope: what shares one word.
         range: what may be asked for; ``null``: whatever the converter has.
         dac: how a value becomes a word.
         spread: ``null``: none. trim: ``null``: it cannot be calibrated.
     """
 
-    unit: Literal["s", "lsb", "A", "1"]
+    unit: Literal["s", "lsb", "V", "A", "1"]
     scope: Scope
     range: Fact[tuple[Real, Real]] | None = None
     dac: Dac
@@ -244,8 +244,6 @@ class Parameter(_Frozen):
             raise ValueError("trim needs a spread, a word per neuron or receptor, and a linear converter")
         if self.range is not None and not self.range.value[0] < self.range.value[1]:
             raise ValueError("range must rise")
-        if isinstance(self.spread, Normal) and self.unit != "lsb":
-            raise ValueError("a normal spread is for potentials; give a log-normal one")
         return self
 
 
@@ -269,13 +267,11 @@ class Parameters(_Frozen):
     gain_inh: Parameter | None
 
     @model_validator(mode="after")
-    def _potentials_are_of_one_kind(self) -> Self:
-        for name in ("tau_mem", "tau_syn_exc", "tau_syn_inh", "t_ref"):
-            if isinstance(getattr(self, name).spread, Normal):
-                raise ValueError(f"{name}: the spread of a time must be log-normal")
-        for name in ("leak", "reset"):
-            parameter = getattr(self, name)
-            if parameter is not None and isinstance(parameter.spread, LogNormal):
+    def _spreads_keep_the_sign(self) -> Self:
+        for name, parameter in self.items():
+            if isinstance(parameter.spread, Normal) and name not in ("threshold", "leak", "reset"):
+                raise ValueError(f"{name}: the spread must be log-normal: only potentials have a normal one")
+            if isinstance(parameter.spread, LogNormal) and name in ("leak", "reset"):
                 raise ValueError(f"{name}: the spread must be normal: a potential may have either sign")
         if self.threshold.trim is not None and isinstance(self.threshold.spread, LogNormal):
             raise ValueError("threshold: only a normal spread can be trimmed")
@@ -339,6 +335,10 @@ class AnalogChip(_Frozen):
     synapses: Synapses
     trial_noise: TrialNoise
     environment: Environment
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Classes made from generic ones, like Fact[float], cannot be pickled: a copy is made from plain data.
+        return AnalogChip.model_validate, (self.model_dump(),)
 
     @property
     def digest(self) -> str:

@@ -1,6 +1,7 @@
 """One chip out of many: the same description, circuits of its own."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,11 @@ class VirtualChip:
         }
         self.key = chip_key(chip, serial)
 
+    @cached_property
+    def digest(self) -> str:
+        """The digest of the description."""
+        return self.chip.digest
+
     def realise(self, program: AnalogProgram, calibration: Calibration | None = None) -> tuple[LayerParameters, ...]:
         """What the layers of a program compute on this chip.
 
@@ -126,7 +132,7 @@ class VirtualChip:
         """
         self.require(program)
         if calibration is not None:
-            calibration.require(self.chip, self.serial, program)
+            calibration.require(self, program)
         return tuple(self._layer(layer, program.acceleration, calibration) for layer in program.layers)
 
     def describe(self, program: AnalogProgram, calibration: Calibration | None = None) -> dict[str, Any]:
@@ -150,7 +156,7 @@ class VirtualChip:
             )
         return {
             "chip": self.chip.name,
-            "digest": self.chip.digest,
+            "digest": self.digest,
             "serial": self.serial,
             "scale": self.scale,
             "temperature_c": self.temperature_c,

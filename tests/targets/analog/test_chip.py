@@ -1,5 +1,7 @@
 """The descriptions of analog chips: three profiles, a file of one's own, and every wrong field by name."""
 
+import pickle
+
 import pytest
 import yaml
 
@@ -68,6 +70,13 @@ def test_the_digest_is_that_of_the_numbers(tmp_path):
     assert chip(fabric={"cores": fact(2)}).silicon != chip().silicon
 
 
+@pytest.mark.parametrize("name", ["ideal", "bss2", "dynapse2"])
+def test_a_description_travels_to_other_processes(name):
+    again = pickle.loads(pickle.dumps(chip_of(name)))
+    assert again == chip_of(name)
+    assert (again.digest, again.silicon) == (chip_of(name).digest, chip_of(name).silicon)
+
+
 NOT_A_TIME = {"distribution": "normal", "sigma": fact(0.1)}
 LOGNORMAL = {"distribution": "lognormal", "cv": fact(0.1)}
 TRIM = {"residual": fact(0.5), "noise": fact(0.1)}
@@ -87,7 +96,7 @@ TRIM = {"residual": fact(0.5), "noise": fact(0.1)}
         ({"fabric": {"chips": fact(2)}}, "fabric: .*2 different places"),
         (
             {"parameters": {"tau_mem": {"spread": NOT_A_TIME}}},
-            "parameters.tau_mem: .*a normal spread is for potentials",
+            "parameters: .*tau_mem: the spread must be log-normal",
         ),
         ({"parameters": {"tau_mem": {"trim": TRIM}}}, "parameters.tau_mem: .*trim needs a spread"),
         ({"parameters": {"tau_mem": {"spread": LOGNORMAL, "trim": TRIM}}}, "parameters.tau_mem: .*linear converter"),
