@@ -14,7 +14,7 @@ from neurodeploy.errors import ConfigError, ProgramError
 from neurodeploy.files import read_json, write_json
 from neurodeploy.targets.analog import philox
 from neurodeploy.targets.analog.chip import LinearDac, LogNormal, Parameter, Trim
-from neurodeploy.targets.analog.dac import setting, value_of
+from neurodeploy.targets.analog.dac import finest_gear, setting, value_of
 from neurodeploy.targets.analog.deviations import NUMBERS
 from neurodeploy.targets.analog.program import AnalogLayer, AnalogProgram
 
@@ -195,8 +195,8 @@ def _search_layer(
         if parameter is not None and parameter.trim is not None and isinstance(parameter.dac, LinearDac):
             measure = _Measurement(virtual_chip, name, parameter, parameter.trim, layer.neuron_sites, seed)
             requested = np.broadcast_to(target[:, None], layer.neuron_sites.shape)
-            gears = setting(virtual_chip.chip, name, requested, allow_error=True).words[..., 1]
-            found[name] = _search(parameter.dac, requested, gears, measure)
+            setting(virtual_chip.chip, name, target, allow_error=True)  # refuses what is outside the range
+            found[name] = _search(parameter.dac, requested, finest_gear(parameter.dac, requested), measure)
     return found
 
 

@@ -29,6 +29,10 @@ AnyDac = ExactDac | LinearDac | CoarseFineDac | CounterDac
 #: Relative errors of a realised value above this are refused.
 LARGEST_ERROR = 0.05
 
+#: Share of the highest code that a calibration starts below: circuits whose time constants are 2.5 sd (of 20 %) too
+#: long need half as much again.
+ROOM = 0.6
+
 
 @dataclass(frozen=True, eq=False)
 class Setting:
@@ -96,6 +100,19 @@ def setting(chip: AnalogChip, parameter: str, requested: ArrayLike, *, allow_err
             code="analog-error",
         )
     return result
+
+
+def finest_gear(dac: LinearDac, values: Floats) -> NDArray[np.int64]:
+    """For each value the gear with the largest code that leaves room for a trim, int64 of the values' shape.
+
+    The code is at most ``ROOM * top``; where no gear has such a code, it is the gear with the smallest one.
+    """
+    gears = np.array(dac.gears.value)
+    of_gear_one = values / dac.at_top.value if dac.law == "proportional" else dac.at_top.value / values
+    share = of_gear_one[..., None] / gears  # of the highest code
+    fits = share <= ROOM
+    chosen: NDArray[np.int64] = np.where(fits.any(-1), np.where(fits, share, -1.0).argmax(-1), share.argmin(-1))
+    return chosen
 
 
 def value_of(dac: AnyDac, words: Words) -> Floats:

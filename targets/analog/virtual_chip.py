@@ -93,7 +93,7 @@ class VirtualChip:
                 code="analog-temperature",
             )
         self.chip = chip
-        self.serial = serial
+        self.serial = int(serial)
         self.scale = scale
         self.temperature_c = environment.temperature_c.value if temperature_c is None else temperature_c
         above = self.temperature_c - environment.reference_c.value
@@ -108,7 +108,7 @@ class VirtualChip:
             **dict.fromkeys(("tau_mem", "tau_syn_exc", "tau_syn_inh"), tau),
             **dict.fromkeys(("gain_exc", "gain_inh"), gain),
         }
-        self.key = chip_key(chip, serial)
+        self.key = chip_key(chip, self.serial)
 
     @cached_property
     def digest(self) -> str:

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neurodeploy.errors import QuantizeError
-from neurodeploy.targets.analog.chip import Fact, LinearDac
-from neurodeploy.targets.analog.dac import setting, value_of
+from neurodeploy.targets.analog.chip import Fact
+from neurodeploy.targets.analog.dac import finest_gear, setting, value_of
 from tests.targets.analog.chips import chip_of
 
 
@@ -134,7 +134,10 @@ def test_an_unknown_parameter_is_refused():
         setting(chip_of("dynapse2"), "leak", 1.0)
 
 
-def test_a_linear_converter_has_a_gear():
-    dac = chip_of("bss2").parameters.tau_mem.dac
-    assert isinstance(dac, LinearDac)
-    assert setting(chip_of("bss2"), "tau_mem", [0.5e-6, 60e-6]).words[:, 1].tolist() == [0, 2]
+def test_the_finest_gear_leaves_room():
+    dac = chip_of("bss2").parameters.tau_mem.dac  # 0.375, 3 and 24 us at the highest code
+    taus = np.array([0.5e-6, 0.7e-6, 4e-6, 5.1e-6, 39e-6, 41e-6])
+    gears = finest_gear(dac, taus)
+    assert gears.tolist() == [0, 0, 0, 1, 1, 2]
+    gain = chip_of("bss2").parameters.gain_exc.dac
+    assert finest_gear(gain, np.array([1.0, 1.9])).tolist() == [0, 0]
