@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from neurodeploy.errors import ConfigError
-from neurodeploy.target import load_target
+from neurodeploy.target import TARGETS, load_target
 from tests.targets.analog.chips import chip_of
 
 CODES = {"kind": "linear", "law": "inverse"}
@@ -55,6 +55,14 @@ def test_a_chip_of_ones_own_is_laid_over_the_chip_without_limits(tmp_path):
     target = load_target(write(tmp_path / "mine.yaml", parameters={"tau_mem": {"spread": spread}}))
     assert target.chip.parameters.tau_mem.spread.cv.value == 0.1
     assert target.chip.parameters.tau_syn_exc == chip_of("ideal").parameters.tau_syn_exc
+
+
+def test_the_example_of_the_readme_is_a_chip(tmp_path):
+    text = (TARGETS / "analog" / "README.md").read_text()
+    (tmp_path / "mychip.yaml").write_text(text.split("```yaml\n")[1].split("```")[0])
+    chip = load_target(tmp_path / "mychip.yaml").chip
+    assert chip.synapses.weight.cv.value == 0.07
+    assert chip.sources()["parameters.tau_mem.spread.cv"] == "measured on 3 chips"
 
 
 def test_the_digest_is_that_of_the_numbers(tmp_path):

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import fields, replace
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -85,6 +86,28 @@ def test_factors_have_mean_one_and_the_given_spread():
     shifts = deviation(chip_of("bss2").parameters.leak.spread, 11, "leak", np.arange(count))
     assert abs(shifts.mean()) < 5 * 15 / np.sqrt(count)
     assert abs(shifts.std() - 15) < 5 * 15 / np.sqrt(2 * count)
+
+
+def distance_to_normal(numbers):
+    """The statistic of Kolmogorov and Smirnov: the largest distance between two distribution functions."""
+    expected = np.array([NormalDist().cdf(number) for number in np.sort(numbers)])
+    steps = np.arange(len(numbers) + 1) / len(numbers)
+    return max(np.abs(expected - steps[:-1]).max(), np.abs(expected - steps[1:]).max())
+
+
+@pytest.mark.parametrize("along", ["sites", "serial numbers", "scattered sites"])
+def test_logarithms_are_normal_along_sites_and_serial_numbers(along):
+    chip, count = chip_of("bss2"), 4000
+    spread = chip.parameters.tau_mem.spread
+    if along == "serial numbers":
+        keys = [chip_key(chip, serial) for serial in range(count)]
+        factors = np.array([deviation(spread, key, "tau_mem", np.array([17]))[0] for key in keys])
+    else:
+        sites = np.arange(count) * (1 if along == "sites" else 2**50 + 12345)
+        factors = deviation(spread, 1, "tau_mem", sites)
+    s = np.sqrt(np.log(1.04))
+    # 1.95 / sqrt(n) is exceeded by one of 1,000 samples; these are the same ones at every run.
+    assert distance_to_normal((np.log(factors) + s**2 / 2) / s) < 1.95 / np.sqrt(count)
 
 
 def test_the_tail_is_a_share_of_the_circuits():
