@@ -7,12 +7,14 @@ description lies beside the program (``neurodeploy.target.TARGET_FILE``).
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 from neurodeploy.errors import ConfigError, ProgramError
 from neurodeploy.files import canonical_json, write_text
-from neurodeploy.target import Program, target_of_program
+from neurodeploy.target import AnalogProgram, Program, Target, target_of_program
 
 FORMAT = "neurodeploy-program"
 VERSION = 1
@@ -21,30 +23,64 @@ MAX_BYTES = 64 * 2**20
 HEADER = ("format", "version", "target", "family", "sha256", "program")
 
 
-def write_program(path: str | Path, program: Program) -> None:
+def write_program(path: str | Path, program: Program | AnalogProgram) -> None:
     """Write ``program`` to ``path``, all or nothing."""
     write_text(path, program_text(program))
 
 
-def program_text(program: Program) -> str:
+def program_text(program: Program | AnalogProgram) -> str:
     """The text of a program's file."""
     content = _content(program)
     return json.dumps({**content, "sha256": _hash(content)}, sort_keys=True, separators=(",", ":")) + "\n"
 
 
-def program_hash(program: Program) -> str:
+def program_hash(program: Program | AnalogProgram) -> str:
     """SHA-256 of a program, in hexadecimal: the one in its file's header."""
     return _hash(_content(program))
 
 
 def read_program(path: str | Path) -> Program:
-    """The program in the file at ``path``.
+    """The program in the file at ``path``, of a chip that computes with integers and events.
 
     Raises:
         ProgramError: the file is missing, too large, not JSON, of another format or version, for an unknown target, its
             hash does not match, or the program is not consistent.
+        ConfigError: the program is one of an analog chip.
     """
-    path = Path(path)
+    target, data = _read(Path(path))
+    family = target.family
+    with _in_file(path):
+        return family.read_program(data, target.chip)
+
+
+def read_analog_program(path: str | Path) -> AnalogProgram:
+    """The program in the file at ``path``, of an analog chip.
+
+    Raises:
+        ProgramError: as ``read_program``.
+        ConfigError: the program is one of a chip of integers.
+    """
+    target, data = _read(Path(path))
+    family = target.analog_family
+    with _in_file(path):
+        return family.read_program(data, target.chip)
+
+
+def program_target(path: str | Path) -> Target:
+    """The chip that the program in the file at ``path`` is for; errors as ``read_program``."""
+    return _read(Path(path))[0]
+
+
+@contextmanager
+def _in_file(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except ProgramError as error:
+        raise ProgramError(f"{path}: {error.message}", remedy=error.remedy, code=error.code) from None
+
+
+def _read(path: Path) -> tuple[Target, Any]:
+    """The chip and the data of an intact program file."""
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
@@ -79,13 +115,10 @@ def read_program(path: str | Path) -> Program:
         _refuse(path, f"is for a target that cannot be used: {error.message}", code="program-target")
     if data["family"] != target.family_name:
         _refuse(path, f"is for the family {data['family']!r}, not {target.family_name!r}.", code="program-target")
-    try:
-        return target.family.read_program(data["program"], target.chip)
-    except ProgramError as error:
-        raise ProgramError(f"{path}: {error.message}", remedy=error.remedy, code=error.code) from None
+    return target, data["program"]
 
 
-def _content(program: Program) -> dict[str, Any]:
+def _content(program: Program | AnalogProgram) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "version": VERSION,

@@ -1,7 +1,7 @@
 """The contract of ``targets/``: what a chip's folder provides, and how a folder is found.
 
 A folder is a chip family when it has code: its ``family.py`` holds ``family``, an object with the methods of
-``Family``. A folder with nothing but a ``chip.yaml`` is one chip; its ``family:`` line names the family folder, and its
+``Family``, whose chips compute with integers and events, or of ``AnalogFamily``, whose chips compute with spike times. A folder with nothing but a ``chip.yaml`` is one chip; its ``family:`` line names the family folder, and its
 entries are laid over that family's own ``chip.yaml``. Adding a chip of a known family is adding one such file.
 
 A chip of one's own needs no folder: wherever a chip is named, the path of such a file does as well, and the name is the
@@ -282,6 +282,11 @@ class Family(Protocol):
     """What the code of a chip family provides; ``chip`` is what ``chip_model`` made of the chip's description."""
 
     @property
+    def analog(self) -> Literal[False]:
+        """Which contract this is."""
+        ...
+
+    @property
     def chip_model(self) -> "type[pydantic.BaseModel]":
         """Checks a ``chip.yaml``."""
         ...
@@ -400,6 +405,156 @@ class Family(Protocol):
         ...
 
 
+class AnalogProgram(Protocol):
+    """The configuration of an analog chip as plain data: deterministic, versioned, loss-free on disk."""
+
+    @property
+    def target(self) -> str:
+        """Name of the chip, e.g. ``"bss2"``."""
+        ...
+
+    @property
+    def family(self) -> str:
+        """Name of the chip's family."""
+        ...
+
+    @property
+    def inputs(self) -> int:
+        """Channels of the host's spikes."""
+        ...
+
+    @property
+    def layers(self) -> Sequence[Any]:
+        """The layers in network order; each has at least ``name``, ``source``, ``neurons`` and ``max_spikes``."""
+        ...
+
+    @property
+    def t_max(self) -> float:
+        """Length of a run in seconds of the network; ``inf``: until all neurons are at rest."""
+        ...
+
+    @property
+    def configuration(self) -> Mapping[str, Any]:
+        """The digital words of the chip, by its own names."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """The program as JSON-ready data, without header and hash."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class AnalogCompiled:
+    """A network on an analog chip.
+
+    Attributes:
+        program: the configuration, and what it computes on a chip without mismatch.
+        report: JSON-ready: every parameter as requested and as realised, the error of the weights, the placement.
+        notes: what runs differently on the chip than in the network, in words.
+    """
+
+    program: AnalogProgram
+    report: Mapping[str, Any]
+    notes: Sequence[Finding]
+
+
+class AnalogFamily(Protocol):
+    """What the code of a family of analog chips provides; ``chip`` is what ``chip_model`` made of its description.
+
+    Times of spikes are float64 ``[B, channels, slots]`` in seconds of the network, ``inf`` where there is no spike.
+    """
+
+    @property
+    def analog(self) -> Literal[True]:
+        """Which contract this is."""
+        ...
+
+    @property
+    def chip_model(self) -> "type[pydantic.BaseModel]":
+        """Checks a ``chip.yaml``."""
+        ...
+
+    def rules(self, chip: Any) -> Sequence[Rule]:
+        """Every rule of the chip, in the order of the support table."""
+        ...
+
+    def settings(self, data: Mapping[str, Any] | None) -> Any:
+        """What the user decides beyond the network, from plain data; None for nothing.
+
+        Raises:
+            ConfigError: there is no such setting, or not with this value.
+        """
+        ...
+
+    def check(self, graph: Graph, chip: Any, settings: Any = None) -> list[Finding]:
+        """All rules that ``graph`` breaks, notes included."""
+        ...
+
+    def compile(self, graph: Graph, chip: Any, settings: Any = None) -> AnalogCompiled:
+        """Quantize, map and lower: on analog chips the levels of the weights depend on who shares a core.
+
+        Raises:
+            ConstraintError: the network breaks rules of the chip; the message lists all of them.
+            QuantizeError: a parameter is outside the range of its converter, or too far from what was asked for.
+            MappingError: there is no place for a layer; the message says why.
+        """
+        ...
+
+    def read_program(self, data: Mapping[str, Any], chip: Any) -> AnalogProgram:
+        """The program that ``AnalogProgram.to_dict`` described.
+
+        Raises:
+            ProgramError: a field is missing, unknown, of the wrong type or shape, out of range or inconsistent.
+        """
+        ...
+
+    def virtual_chip(self, chip: Any, serial: int) -> Any:
+        """The emulated chip of this serial number, with deviations of its own.
+
+        Raises:
+            ConfigError: the serial number is not whole and at least 0.
+        """
+        ...
+
+    def emulate(
+        self,
+        program: Any,
+        times: NDArray[np.float64],
+        chip: Any,
+        *,
+        serial: int | None = None,
+        calibration: Any = None,
+        noise: bool = False,
+        seed: int = 0,
+        trials: NDArray[np.int64] | None = None,
+        threads: int = 1,
+    ) -> Mapping[str, NDArray[np.float64]]:
+        """Run spike times through the circuits; layer -> times of its spikes.
+
+        Args:
+            program: of this family.
+            times: of the host's spikes.
+            chip: what the program was compiled for.
+            serial: the emulated chip; None: circuits without mismatch.
+            calibration: of that chip, see ``AnalogDeployment.calibrate``.
+            noise: whether runs differ, as the chip's description says.
+            seed, trials: what the noise is drawn from; ``trials``: a number for each sample, 0, 1, ... by default.
+            threads: results do not depend on it.
+
+        Raises:
+            EmulationError: the times do not fit, or a neuron fires more often than its layer keeps.
+        """
+        ...
+
+    def files(self, program: Any, graph: Graph, chip: Any, folder: Path, settings: Any = None) -> list[Path]:
+        """Write what the vendor's tools take, as far as it is known, into ``folder``; empty where nothing is.
+
+        Raises:
+            ConfigError: the folder cannot be written to.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Target:
     """A chip: its name, its description (of the family's ``chip_model``) and the code of its family.
@@ -409,9 +564,40 @@ class Target:
 
     name: str
     chip: Any
-    family: Family
+    code: Family | AnalogFamily
     family_name: str
     file: Path | None = None
+
+    @property
+    def family(self) -> Family:
+        """The code, of a chip that computes with integers and events.
+
+        Raises:
+            ConfigError: it is an analog chip.
+        """
+        if self.code.analog:
+            raise ConfigError(
+                f"{self.name} is an analog chip: it has no integers and no cores of layers.",
+                remedy="use nd.compile, nd.open and the emulate method; on the command line check, compile, emulate and "
+                "targets.",
+                code="analog-target",
+            )
+        return self.code
+
+    @property
+    def analog_family(self) -> AnalogFamily:
+        """The code, of a chip that computes with spike times.
+
+        Raises:
+            ConfigError: it is a chip of integers.
+        """
+        if not self.code.analog:
+            raise ConfigError(
+                f"{self.name} is no analog chip.",
+                remedy="use neurodeploy.deployment for it; 'neurodeploy targets' lists the chips with their families.",
+                code="digital-target",
+            )
+        return self.code
 
 
 def target_names(folder: Path = TARGETS) -> list[str]:
@@ -487,7 +673,7 @@ def _load(path: Path) -> Target:
             code="chip-yaml",
         )
     try:
-        family: Family = import_module(f"neurodeploy.targets.{family_name}.family").family
+        family: Family | AnalogFamily = import_module(f"neurodeploy.targets.{family_name}.family").family
     except (ModuleNotFoundError, AttributeError) as error:
         raise ConfigError(
             f"{path}: family: {family_name!r} names no chip family ({error}).",

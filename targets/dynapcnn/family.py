@@ -1,7 +1,7 @@
 """What the family provides to the pipeline: the methods of ``neurodeploy.target.Family``."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from neurodeploy.device import Route, Vendor
 from neurodeploy.errors import ConfigError, MappingError, NeurodeployError
@@ -40,6 +40,7 @@ PLACEMENT = "Every layer has a core of its own, whose kernel, neuron and bias me
 class DynapcnnFamily:
     """Convolution, integrate-and-fire neurons and sum-pooling per core."""
 
+    analog: Literal[False] = False
     chip_model = Chip
 
     def rules(self, chip: Chip) -> list[Rule]:
