@@ -1,8 +1,9 @@
 """The contract of ``targets/``: what a chip's folder provides, and how a folder is found.
 
 A folder is a chip family when it has code: its ``family.py`` holds ``family``, an object with the methods of
-``Family``, whose chips compute with integers and events, or of ``AnalogFamily``, whose chips compute with spike times. A folder with nothing but a ``chip.yaml`` is one chip; its ``family:`` line names the family folder, and its
-entries are laid over that family's own ``chip.yaml``. Adding a chip of a known family is adding one such file.
+``Family``, whose chips compute with integers and events, or of ``AnalogFamily``, whose chips compute with spike times.
+A folder with nothing but a ``chip.yaml`` is one chip; its ``family:`` line names the family folder, and its entries are
+laid over that family's own ``chip.yaml``. Adding a chip of a known family is adding one such file.
 
 A chip of one's own needs no folder: wherever a chip is named, the path of such a file does as well, and the name is the
 one in the file. A program for it can be read where that file, or the copy beside the program, is.
@@ -516,13 +517,17 @@ class AnalogFamily(Protocol):
         """
         ...
 
+    def calibrate(self, virtual_chip: Any, program: Any, *, mode: Any = "residual", seed: int = 0) -> Any:
+        """Trims that bring the circuits of an emulated chip closer to what the program asks for."""
+        ...
+
     def emulate(
         self,
         program: Any,
         times: NDArray[np.float64],
         chip: Any,
         *,
-        serial: int | None = None,
+        virtual_chip: Any = None,
         calibration: Any = None,
         noise: bool = False,
         seed: int = 0,
@@ -535,8 +540,8 @@ class AnalogFamily(Protocol):
             program: of this family.
             times: of the host's spikes.
             chip: what the program was compiled for.
-            serial: the emulated chip; None: circuits without mismatch.
-            calibration: of that chip, see ``AnalogDeployment.calibrate``.
+            virtual_chip: what the method of that name made; None: circuits without mismatch.
+            calibration: of that chip.
             noise: whether runs differ, as the chip's description says.
             seed, trials: what the noise is drawn from; ``trials``: a number for each sample, 0, 1, ... by default.
             threads: results do not depend on it.
@@ -569,6 +574,11 @@ class Target:
     file: Path | None = None
 
     @property
+    def devices(self) -> Sequence[Any]:
+        """The kits with this chip that deploy can run; analog chips are run from files."""
+        return () if self.code.analog else tuple(self.chip.devices)
+
+    @property
     def family(self) -> Family:
         """The code, of a chip that computes with integers and events.
 
@@ -578,8 +588,7 @@ class Target:
         if self.code.analog:
             raise ConfigError(
                 f"{self.name} is an analog chip: it has no integers and no cores of layers.",
-                remedy="use nd.compile, nd.open and the emulate method; on the command line check, compile, emulate and "
-                "targets.",
+                remedy="use nd.compile, nd.open and emulate; on the command line check, compile, emulate and targets.",
                 code="analog-target",
             )
         return self.code

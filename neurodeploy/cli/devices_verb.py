@@ -24,6 +24,6 @@ def command(options: DevicesOptions) -> dict[str, Any]:
     if found:
         table("Kits", ("device", "chip"), found)
     else:
-        kinds = [kit.name for name in names for kit in load_target(name).chip.devices]
+        kinds = [kit.name for name in names for kit in load_target(name).devices]
         say(f"no kit is connected; looked for: {', '.join(kinds)}")
     return {"devices": [{"device": str(kit), "target": name} for kit, name in found]}

@@ -52,7 +52,7 @@ def command(options: TargetsOptions) -> dict[str, Any]:
     target = load_target(options.name)
     description = target.chip.model_dump(mode="json")
     say(yaml.safe_dump(description, sort_keys=False, width=120).rstrip())
-    rules = target.family.rules(target.chip)
+    rules = target.code.rules(target.chip)
     table("Rules", ("code", "severity", "rule"), [(rule.code, rule.severity, rule.text) for rule in rules])
     return {"name": target.name, "family": target.family_name, "chip": description, "rules": [asdict(r) for r in rules]}
 

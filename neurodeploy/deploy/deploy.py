@@ -122,7 +122,7 @@ def connected(targets: Sequence[str]) -> list[tuple[DeviceName, str]]:
     found = []
     for name in targets:
         target = load_target(name)
-        if target.chip.devices:
+        if target.devices:
             found += [(kit, name) for kit in target.family.vendor(target.chip).kits()]
     return found
 

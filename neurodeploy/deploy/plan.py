@@ -63,7 +63,7 @@ def make_plan(
     program = deployment.program
     if target.name != program.target:
         own = deployment.load_target()
-        kinds = [known.name for known in own.chip.devices]
+        kinds = [known.name for known in own.devices]
         raise ConfigError(
             f"{name} has a {target.name}; the program is for {program.target}.",
             remedy=f"compile with --target {target.name}"
@@ -93,7 +93,7 @@ def target_of(device: DeviceName, own_chip: Target | None = None) -> Target:
     known = []
     targets = [load_target(name) for name in target_names()]
     for target in [own_chip, *targets] if own_chip else targets:
-        kinds = [entry.name for entry in target.chip.devices]
+        kinds = [entry.name for entry in target.devices]
         if device.kind in kinds:
             return target
         known += kinds

@@ -29,7 +29,8 @@ def fan_in_mask(weight: Array, k: int) -> NDArray[np.bool_]:
     order = np.argsort(-rows, axis=1, kind="stable")[:, :k]
     mask = np.zeros(rows.shape, np.bool_)
     np.put_along_axis(mask, order, True, axis=1)
-    return (mask & (rows != 0)).reshape(weight.shape)
+    kept: NDArray[np.bool_] = (mask & (rows != 0)).reshape(weight.shape)
+    return kept
 
 
 def prune_fan_in(graph: Graph, k: int) -> Graph:

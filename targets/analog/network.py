@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from neurodeploy.errors import ConstraintError
 from neurodeploy.graph.graph import Graph
-from neurodeploy.graph.nodes import Conv2d, CubaLIF, Flatten, Input, Linear, Shape
+from neurodeploy.graph.nodes import Conv2d, CubaLIF, Input, Linear, Shape
 from neurodeploy.targets.analog.parameters import LayerParameters
 from neurodeploy.targets.analog.program import INPUT
 
@@ -44,7 +44,8 @@ class Wanted:
     @property
     def fan_in(self) -> NDArray[np.int64]:
         """Connections of each neuron, int64 ``[N]``."""
-        return np.count_nonzero(self.parameters.weight, axis=0).astype(np.int64)
+        connected: NDArray[np.int64] = (self.parameters.weight != 0).sum(0, dtype=np.int64)
+        return connected
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,11 +78,6 @@ def network_of(graph: Graph) -> AnalogNetwork:
             source, weight = layer, None
             t_max = inf if node.t_max is None else node.t_max
     return AnalogNetwork(inputs, tuple(layers), t_max)
-
-
-def only_layers() -> tuple[type, ...]:
-    """Kinds of nodes that are a layer's weights, or change nothing."""
-    return (Linear, Conv2d, Flatten)
 
 
 def _parameters(node: CubaLIF, matrix: Floats, shape: Shape) -> LayerParameters:
