@@ -53,7 +53,7 @@ def test_it_compiles_to_the_same_program_every_time(target, compiled):
         ("layer1", "layer0", 3),
     ]
     text = canonical_json(program.to_dict())
-    graph = chain(neuron=often) if program.layers[0].max_spikes == 8 else chain()
+    graph = chain(neuron=often) if program.layers[0].max_spikes == 32 else chain()
     assert canonical_json(target.analog_family.compile(graph, target.chip).program.to_dict()) == text
     again = target.analog_family.read_program(json.loads(text), target.chip)
     assert canonical_json(again.to_dict()) == text

@@ -30,8 +30,8 @@ def cuba(**changes):
 
 
 def often(**changes):
-    """Neurons that fire up to eight times, with a refractory time of 1 ms."""
-    return cuba(**{"max_spikes": 8, "t_ref": number(0.001), **changes})
+    """Neurons that fire up to 32 times, with a refractory time of 1 ms."""
+    return cuba(**{"max_spikes": 32, "t_ref": number(0.001), **changes})
 
 
 def weights(inputs, neurons, seed=0):
