@@ -36,7 +36,7 @@ class Calibration:
     Attributes:
         mode: "residual": the spreads of the parameters that have a trim are multiplied by their ``residual``;
             "search": ``words`` says what every circuit is told.
-        chip: name of the chip. digest: of its description. serial: of the chip.
+        chip: name of the chip. digest: of its description. serial: of the chip. scale: of its spreads.
         targets: SHA-256 of the sites and of what they are to have; weights do not count.
         seed: of the noise of the measurements.
         words: by layer and parameter, int64 ``[N, merged, 2]``; empty with "residual", or where nothing can be trimmed.
@@ -46,6 +46,7 @@ class Calibration:
     chip: str
     digest: str
     serial: int
+    scale: float
     targets: str
     seed: int
     words: Mapping[str, Mapping[str, Words]]
@@ -66,6 +67,7 @@ class Calibration:
             "chip": self.chip,
             "digest": self.digest,
             "serial": self.serial,
+            "scale": self.scale,
             "targets": self.targets,
             "seed": self.seed,
             "words": words,
@@ -80,6 +82,7 @@ class Calibration:
         for what, own, other in (
             ("chip description", self.digest, virtual_chip.digest),
             ("serial number", self.serial, virtual_chip.serial),
+            ("scale of the spreads", self.scale, virtual_chip.scale),
             ("set of circuits and targets", self.targets, targets_digest(program)),
         ):
             if own != other:
@@ -107,7 +110,8 @@ def read_calibration(path: str | Path) -> Calibration:
         ProgramError: the file cannot be read, or is no calibration of this version.
     """
     data = read_json(path)
-    kinds = {"schema": int, "mode": str, "chip": str, "digest": str, "serial": int, "targets": str, "seed": int}
+    texts, numbers = ("mode", "chip", "digest", "targets"), ("schema", "serial", "seed")
+    kinds = {**dict.fromkeys(texts, str), **dict.fromkeys(numbers, int), "scale": float}
     fits = sorted(data) == sorted([*kinds, "words"]) and all(type(data[name]) is kind for name, kind in kinds.items())
     if not fits or data["schema"] != SCHEMA or data["mode"] not in ("residual", "search"):
         _refuse_file(path)
@@ -156,7 +160,16 @@ def calibrate(
         )
     elif mode == "search":
         words = {layer.name: _search_layer(virtual_chip, program, layer, seed) for layer in program.layers}
-    return Calibration(mode, chip.name, virtual_chip.digest, virtual_chip.serial, targets_digest(program), seed, words)
+    return Calibration(
+        mode=mode,
+        chip=chip.name,
+        digest=virtual_chip.digest,
+        serial=virtual_chip.serial,
+        scale=virtual_chip.scale,
+        targets=targets_digest(program),
+        seed=seed,
+        words=words,
+    )
 
 
 def targets_of(layer: AnalogLayer, acceleration: float) -> dict[str, Floats]:

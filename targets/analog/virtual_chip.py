@@ -94,7 +94,7 @@ class VirtualChip:
             )
         self.chip = chip
         self.serial = int(serial)
-        self.scale = scale
+        self.scale = float(scale)
         self.temperature_c = environment.temperature_c.value if temperature_c is None else temperature_c
         above = self.temperature_c - environment.reference_c.value
         tau, gain = (1.0 + coefficient * above for coefficient in coefficients)

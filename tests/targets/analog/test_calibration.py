@@ -96,6 +96,7 @@ def test_a_calibration_of_something_else_is_refused():
     for virtual_chip, asked, what in (
         (VirtualChip(chip.chip, 6), program, "serial number"),
         (VirtualChip(other, 5), program, "chip description"),
+        (VirtualChip(chip.chip, 5, scale=0.5), program, "scale of the spreads"),
         (chip, replace(program, layers=(slower, *program.layers[1:])), "set of circuits and targets"),
         (chip, program_on("bss2", merged=2), "set of circuits and targets"),
     ):

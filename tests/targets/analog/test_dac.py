@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neurodeploy.errors import QuantizeError
@@ -29,6 +29,7 @@ def every_word(dac):
         ("dynapse2", "weight_current", 1e-12, 3e-6),
     ],
 )
+@settings(deadline=None)
 @given(st.floats(0, 1))
 def test_no_word_is_nearer(chip, parameter, low, high, at):
     value = low * (high / low) ** at
