@@ -19,9 +19,8 @@ from neurodeploy.targets.analog.program import AnalogProgram, program_of_dict
 from neurodeploy.targets.analog.settings import Settings, read_settings
 
 if TYPE_CHECKING:
-    from neurodeploy.targets.analog.emulator import TrialNoise
-
     from neurodeploy.targets.analog.calibration import Calibration, Mode
+    from neurodeploy.targets.analog.emulator import TrialNoise
     from neurodeploy.targets.analog.virtual_chip import VirtualChip
 
 Floats = NDArray[np.float64]

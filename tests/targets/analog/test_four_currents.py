@@ -1,4 +1,4 @@
-"""Four currents per core: no random choice is better, only possible currents, exact where weights are levels already."""
+"""Four currents per core: no random choice is better, only possible currents, exact for weights that are levels."""
 
 import numpy as np
 import pytest
