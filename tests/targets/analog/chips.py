@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from neurodeploy.target import TARGETS, load_target
+from neurodeploy.target import TARGETS, load_target, target_names
 from neurodeploy.targets.analog.chip import AnalogChip
 from neurodeploy.targets.analog.parameters import LayerParameters
 from neurodeploy.targets.analog.program import AnalogLayer, AnalogProgram
@@ -16,7 +16,8 @@ SIZES = (20, 64, 3)
 
 @cache
 def chip_of(name: str) -> AnalogChip:
-    return load_target(TARGETS / name / "chip.yaml" if name == "dynapse2" else name).chip
+    # A profile that is still abstract can be loaded by its path only.
+    return load_target(name if name in target_names() else TARGETS / name / "chip.yaml").chip
 
 
 @cache
