@@ -18,6 +18,7 @@ import importlib
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
+from types import ModuleType
 from typing import Literal, NamedTuple, Protocol, cast
 
 import torch
@@ -32,6 +33,9 @@ Memory = Literal["store", "recompute"]
 ``CHECKPOINT_EVERY`` steps from which the potentials are computed again. The results have the same bits."""
 
 CHECKPOINT_EVERY = 32
+
+HALF = (torch.bfloat16, torch.float16)
+"""What a GPU's kernels take and give besides float32 and float64; state and parameters are float32 then."""
 
 STATE_ROWS = ("v_mem", "i_syn", "b", "i_rec")
 """What a neuron may carry from step to step: potential, synaptic current, trace of its own spikes (it raises the
@@ -287,34 +291,61 @@ def load(name: str) -> Kernel:
 
 
 def check_device(x: torch.Tensor) -> None:
-    """Refuse tensors outside the CPU before an operator is looked up for them.
+    """Refuse tensors on devices without kernels before an operator is looked up for them.
 
     Raises:
-        KernelError: the tensor is on another device.
+        KernelError: the tensor is neither on the CPU nor on an NVIDIA GPU.
     """
-    if x.device.type != "cpu":
+    if x.device.type not in ("cpu", "cuda"):
         raise KernelError(
-            f"The input is on {x.device}; only the CPU has a kernel so far.",
-            remedy="move the network and its input to the CPU: net.cpu(), x.cpu().",
+            f"The input is on {x.device}; kernels run on the CPU and on NVIDIA GPUs.",
+            remedy="move the network and its input to one of them: net.cpu(), x.cpu().",
             code="kernel-device",
         )
+
+
+def gpu_module(name: str) -> ModuleType:
+    """Import the module ``name`` with Triton kernels, of which nothing is imported before a tensor on a GPU needs it.
+
+    Raises:
+        KernelError: triton is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        if (error.name or "").split(".")[0] != "triton":
+            raise
+        raise KernelError(
+            "The input is on a GPU, whose kernels need triton, which is not installed.",
+            remedy="pip install 'neurodeploy-toolchain[gpu]', or move the network and its input to the CPU.",
+            code="kernel-triton",
+        ) from error
+
+
+def state_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of state and parameters for input of ``dtype``: bfloat16 and float16 are computed in float32."""
+    return torch.float32 if dtype in HALF else dtype
 
 
 def check_arguments(
     x: torch.Tensor, parameters: Parameters, state: torch.Tensor, *, soft_spikes: bool, time_major: bool
 ) -> None:
-    """Refuse tensors that a CPU kernel cannot run on. Called by the operators, on real tensors.
+    """Refuse tensors that a kernel cannot run on. Called by the operators, on real tensors.
+
+    Values are looked at on the CPU only; on a GPU the kernels do it (``gpu/flags.py``).
 
     Raises:
         KernelError: wrong dtype, number of axes, shape or strides, tensors that do not go together, or a threshold
             that is not above 0 (a learnt one may get there).
     """
-    if x.dtype not in (torch.float32, torch.float64):
+    on_gpu = x.device.type == "cuda"
+    if x.dtype not in (torch.float32, torch.float64, *(HALF if on_gpu else ())):
         raise KernelError(
-            f"The input is {x.dtype}; kernels take float32 and float64.",
+            f"The input is {x.dtype} on {x.device}; kernels take float32 and float64, on a GPU bfloat16 and float16.",
             remedy="convert it with x.float(), and leave the spiking layers out of autocast.",
             code="kernel-dtype",
         )
+    real = state_dtype(x.dtype)
     if soft_spikes and x.dtype != torch.float64:
         raise KernelError(
             f"Soft spikes need float64, the input is {x.dtype}.",
@@ -357,10 +388,10 @@ def check_arguments(
             code="kernel-shape",
         )
     for name, tensor in (("state", state), *given):
-        if tensor.dtype != x.dtype or tensor.device.type != "cpu":
+        if tensor.dtype != real or tensor.device != x.device:
             raise KernelError(
                 f"{name} is {tensor.dtype} on {tensor.device}, the input is {x.dtype} on {x.device}.",
-                remedy="convert it with .to(x): all tensors of one call have one dtype and device.",
+                remedy=f"convert it to {real} on {x.device}: all tensors of one call go together.",
                 code="kernel-dtype",
             )
     for name, tensor in (("input", x), ("state", state), *given):
@@ -370,6 +401,8 @@ def check_arguments(
                 remedy="call .contiguous() on it.",
                 code="kernel-strides",
             )
+    if on_gpu:
+        return
     if not bool((parameters.threshold > 0).all()):  # a NaN is refused too
         raise KernelError(
             f"The smallest threshold is {parameters.threshold.min().item():g}; kernels take thresholds above 0.",

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from neurodeploy import buffers
 from neurodeploy.errors import KernelError
 from neurodeploy.extension import native as _native
-from neurodeploy.kernel import Parameters, check_arguments, check_device
+from neurodeploy.kernel import Parameters, check_arguments, check_device, gpu_module
 from neurodeploy.threads import threads_for
 
 Kind = Literal["leak", "synapse"]
@@ -39,7 +39,7 @@ def _options(x: torch.Tensor, synapse: bool, time_major: bool) -> Any:
 def _check(
     x: torch.Tensor, state: torch.Tensor, decay: torch.Tensor, input_gain: torch.Tensor, time_major: bool
 ) -> None:
-    one = torch.ones(1, dtype=decay.dtype)  # a filter has no threshold
+    one = torch.ones(1, dtype=decay.dtype) if x.device.type == "cpu" else decay  # a filter has no threshold
     check_arguments(x, Parameters(decay, one, input_gain, one), state, soft_spikes=False, time_major=time_major)
 
 
@@ -70,6 +70,28 @@ def _forward_fake(
     return x.new_empty(x.shape), state.new_empty(state.shape)
 
 
+def _check_saved(
+    grad_y: torch.Tensor,
+    grad_state: torch.Tensor,
+    x: torch.Tensor | None,
+    y: torch.Tensor | None,
+    state: torch.Tensor,
+    decay: torch.Tensor,
+    input_gain: torch.Tensor,
+    time_major: bool,
+) -> None:
+    _check(grad_y, grad_state, decay, input_gain, time_major)
+    for tensor, like in ((x, grad_y), (y, grad_y), (state, grad_state)):
+        if tensor is not None and (
+            tensor.shape != like.shape or tensor.dtype != like.dtype or not tensor.is_contiguous()
+        ):
+            raise KernelError(
+                f"The backward pass got {tensor.dtype} of shape {tuple(tensor.shape)} for {tuple(like.shape)}.",
+                remedy="pass what the forward operator took and returned.",
+                code="kernel-shape",
+            )
+
+
 def _backward_cpu(
     grad_y: torch.Tensor,
     grad_state: torch.Tensor,
@@ -81,14 +103,7 @@ def _backward_cpu(
     synapse: bool,
     time_major: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    _check(grad_y, grad_state, decay, input_gain, time_major)
-    for tensor, shape in ((x, grad_y.shape), (y, grad_y.shape), (state, grad_state.shape)):
-        if tensor is not None and (tensor.shape != shape or tensor.dtype != grad_y.dtype or not tensor.is_contiguous()):
-            raise KernelError(
-                f"The backward pass got {tensor.dtype} of shape {tuple(tensor.shape)} for {tuple(shape)}.",
-                remedy="pass what the forward operator took and returned.",
-                code="kernel-shape",
-            )
+    _check_saved(grad_y, grad_state, x, y, state, decay, input_gain, time_major)
     grad_x = buffers.empty(grad_y.shape, grad_y.dtype)
     grad_initial = buffers.empty(state.shape, state.dtype)
     grad_decay, grad_gain = torch.zeros_like(decay), torch.zeros_like(input_gain)
@@ -131,6 +146,23 @@ def _backward_fake(
     )
 
 
+def _forward_gpu(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    x, state, decay, input_gain, _, time_major = arguments
+    _check(x, state, decay, input_gain, time_major)
+    outputs: tuple[torch.Tensor, torch.Tensor] = gpu_module("neurodeploy.gpu.filter").forward(*arguments)
+    return outputs
+
+
+def _backward_gpu(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    grad_y, grad_state, x, y, state, decay, input_gain, _, time_major = arguments
+    _check_saved(grad_y, grad_state, x, y, state, decay, input_gain, time_major)
+    outputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+    outputs = gpu_module("neurodeploy.gpu.filter").backward(*arguments)
+    return outputs
+
+
+_library.impl("filter_forward", _forward_gpu, "CUDA")
+_library.impl("filter_backward", _backward_gpu, "CUDA")
 _library.impl("filter_forward", _forward_cpu, "CPU")
 _library.impl("filter_backward", _backward_cpu, "CPU")
 torch.library.register_fake("neurodeploy::filter_forward", _forward_fake, lib=_library)

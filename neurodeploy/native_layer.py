@@ -26,6 +26,7 @@ from neurodeploy.kernel import (
     check_arguments,
     check_device,
     check_state,
+    gpu_module,
 )
 from neurodeploy.threads import threads_for
 
@@ -51,7 +52,7 @@ _SCALARS = 7
 """Parameters with one number per neuron; weight and bias follow them."""
 
 
-class _Options(NamedTuple):
+class LayerOptions(NamedTuple):
     """Every operator's last arguments; the first eight are :meth:`Neuron.arguments`."""
 
     reset: str
@@ -68,18 +69,19 @@ class _Options(NamedTuple):
     wants_parameters: bool
 
 
-def _sizes(x: torch.Tensor, time_major: bool) -> tuple[int, int, int]:
+def sizes(x: torch.Tensor, time_major: bool) -> tuple[int, int, int]:
+    """Return (batch, steps, neurons)."""
     return (x.shape[1], x.shape[0], x.shape[2]) if time_major else (x.shape[0], x.shape[1], x.shape[2])
 
 
-def _split(arguments: tuple[Any, ...]) -> tuple[Parameters, _Options]:
+def split(arguments: tuple[Any, ...]) -> tuple[Parameters, LayerOptions]:
     """Parameters and options of an operator's last arguments."""
     count = len(Parameters._fields)
-    return Parameters(*arguments[:count]), _Options(*arguments[count:])
+    return Parameters(*arguments[:count]), LayerOptions(*arguments[count:])
 
 
-def _kept_shapes(
-    x: torch.Tensor, parameters: Parameters, options: _Options
+def kept_shapes(
+    x: torch.Tensor, parameters: Parameters, options: LayerOptions
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Shapes of what the forward pass keeps: v like x or checkpoints [B, C, (S,) N], drive and b like x, or nothing."""
     nothing = (0,)
@@ -91,7 +93,7 @@ def _kept_shapes(
             tuple(x.shape) if parameters.adapt_decay is not None else nothing,
         )
     if options.memory == "recompute":
-        batch, steps, neurons = _sizes(x, options.time_major)
+        batch, steps, neurons = sizes(x, options.time_major)
         rows = len(parameters.state_rows)
         return (batch, -(-steps // CHECKPOINT_EVERY), *([rows] if rows > 1 else []), neurons), nothing, nothing
     return nothing, nothing, nothing
@@ -109,8 +111,46 @@ def _check_like(name: str, tensor: torch.Tensor | None, shape: tuple[int, ...], 
         )
 
 
-def _native_options(x: torch.Tensor, options: _Options) -> Any:
-    batch, steps, neurons = _sizes(x, options.time_major)
+def check_saved(
+    grad_spikes: torch.Tensor,
+    grad_v: torch.Tensor | None,
+    grad_state: torch.Tensor,
+    x: torch.Tensor | None,
+    kept: torch.Tensor,
+    drive: torch.Tensor,
+    adaptation: torch.Tensor,
+    spikes: torch.Tensor | None,
+    state: torch.Tensor,
+    parameters: Parameters,
+    options: LayerOptions,
+) -> None:
+    """Refuse what does not belong to the forward pass whose gradients these are.
+
+    Raises:
+        KernelError: a tensor has another shape, dtype or strides than the forward pass gave it.
+    """
+    shape = tuple(grad_spikes.shape)
+    needed_kept, needed_drive, needed_adaptation = kept_shapes(grad_spikes, parameters, options)
+    for name, tensor, needed, like in (
+        ("grad_v", grad_v, shape, grad_state),
+        ("x", x, shape, grad_spikes),
+        ("kept", kept, needed_kept, grad_state),
+        ("drive", drive, needed_drive, grad_state),
+        ("adaptation", adaptation, needed_adaptation, grad_state),
+        ("spikes", spikes, shape, grad_spikes),
+        ("state", state, tuple(grad_state.shape), grad_state),
+    ):
+        _check_like(name, tensor, needed, like)
+    if x is None and options.memory == "recompute":
+        raise KernelError(
+            "The input was not kept, and potentials are computed again from it.",
+            remedy="pass the input to the backward operator.",
+            code="kernel-shape",
+        )
+
+
+def _native_options(x: torch.Tensor, options: LayerOptions) -> Any:
+    batch, steps, neurons = sizes(x, options.time_major)
     unlimited = float("-inf")
     limit = unlimited if options.v_min is None else options.v_min
     return _native.layer.Options(
@@ -147,10 +187,10 @@ def _by_source(parameters: Parameters) -> torch.Tensor | None:
 
 
 def _forward_cpu(halves: Any, x: torch.Tensor, state: torch.Tensor, *arguments: Any) -> tuple[torch.Tensor, ...]:
-    parameters, options = _split(arguments)
+    parameters, options = split(arguments)
     check_arguments(x, parameters, state, soft_spikes=options.soft, time_major=options.time_major)
     spikes = buffers.empty(x.shape, x.dtype)
-    kept, drive, adaptation = (buffers.empty(shape, x.dtype) for shape in _kept_shapes(x, parameters, options))
+    kept, drive, adaptation = (buffers.empty(shape, x.dtype) for shape in kept_shapes(x, parameters, options))
     check_state(parameters, state)
     final_state = buffers.empty(state.shape, x.dtype)
     by_source = _by_source(parameters)
@@ -171,7 +211,7 @@ def _forward_cpu(halves: Any, x: torch.Tensor, state: torch.Tensor, *arguments: 
 
 
 def _forward_fake(x: torch.Tensor, state: torch.Tensor, *arguments: Any) -> tuple[torch.Tensor, ...]:
-    kept = (x.new_empty(shape) for shape in _kept_shapes(x, *_split(arguments)))
+    kept = (state.new_empty(shape) for shape in kept_shapes(x, *split(arguments)))
     return x.new_empty(x.shape), *kept, state.new_empty(state.shape)
 
 
@@ -188,29 +228,12 @@ def _backward_cpu(
     state: torch.Tensor,
     *arguments: Any,
 ) -> tuple[torch.Tensor, ...]:
-    parameters, options = _split(arguments)
+    parameters, options = split(arguments)
     check_arguments(grad_spikes, parameters, grad_state, soft_spikes=options.soft, time_major=options.time_major)
-    shape = tuple(grad_spikes.shape)
-    kept_shapes = _kept_shapes(grad_spikes, parameters, options)
-    for name, tensor, needed in (
-        ("grad_v", grad_v, shape),
-        ("x", x, shape),
-        ("kept", kept, kept_shapes[0]),
-        ("drive", drive, kept_shapes[1]),
-        ("adaptation", adaptation, kept_shapes[2]),
-        ("spikes", spikes, shape),
-        ("state", state, tuple(grad_state.shape)),
-    ):
-        _check_like(name, tensor, needed, grad_spikes)
-    if x is None and options.memory == "recompute":
-        raise KernelError(
-            "The input was not kept, and potentials are computed again from it.",
-            remedy="pass the input to the backward operator.",
-            code="kernel-shape",
-        )
-    grad_x = buffers.empty(shape, grad_spikes.dtype)
+    check_saved(grad_spikes, grad_v, grad_state, x, kept, drive, adaptation, spikes, state, parameters, options)
+    grad_x = buffers.empty(grad_spikes.shape, grad_spikes.dtype)
     grad_initial = buffers.empty(state.shape, state.dtype)
-    grads = [torch.zeros(shape, dtype=state.dtype) for shape in _gradient_shapes(parameters, options)]
+    grads = [torch.zeros(shape, dtype=state.dtype) for shape in gradient_shapes(parameters, options)]
     addresses = [grad.data_ptr() for grad in grads[: _SCALARS - 1]]
     by_source = _by_source(parameters)
     halves.backward(
@@ -253,7 +276,7 @@ def _add_lateral_gradients(
 
     ``grad_last`` is the gradient of the current that the last spikes leave behind in the state.
     """
-    batch, steps, neurons = _sizes(spikes, time_major)
+    batch, steps, neurons = sizes(spikes, time_major)
     if batch * steps * neurons == 0:
         return
     if time_major:
@@ -268,7 +291,7 @@ def _add_lateral_gradients(
         grad_bias += later.sum((0, 1)) + grad_last.sum(0)
 
 
-def _gradient_shapes(parameters: Parameters, options: _Options) -> list[tuple[int, ...]]:
+def gradient_shapes(parameters: Parameters, options: LayerOptions) -> list[tuple[int, ...]]:
     """Shapes of the gradients of all parameters but the unit; nothing where absent or not wanted."""
     wanted = options.wants_parameters
     return [
@@ -290,7 +313,7 @@ def _backward_fake(
     state: torch.Tensor,
     *arguments: Any,
 ) -> tuple[torch.Tensor, ...]:
-    grads = (state.new_empty(shape) for shape in _gradient_shapes(*_split(arguments)))
+    grads = (state.new_empty(shape) for shape in gradient_shapes(*split(arguments)))
     return grad_spikes.new_empty(grad_spikes.shape), state.new_empty(state.shape), *grads
 
 
@@ -355,6 +378,12 @@ def _named_gradients(parameters: Parameters, gradients: Sequence[torch.Tensor] |
     }
 
 
+def _on_gpu(name: str, half: str, *arguments: Any) -> tuple[torch.Tensor, ...]:
+    """Run a half of the algorithm ``name`` on a GPU; its Triton kernels are imported here, at the first need."""
+    outputs: tuple[torch.Tensor, ...] = getattr(gpu_module(f"neurodeploy.kernels.{name}.gpu"), half)(*arguments)
+    return outputs
+
+
 class NativeLayer:
     """The functions of :class:`neurodeploy.kernel.Kernel` for the algorithm ``name``, a submodule of ``_ext``.
 
@@ -370,6 +399,8 @@ class NativeLayer:
         forward, backward = self.operators
         _library.impl(forward, partial(_forward_cpu, halves), "CPU")
         _library.impl(backward, partial(_backward_cpu, halves), "CPU")
+        _library.impl(forward, partial(_on_gpu, name, "forward"), "CUDA")
+        _library.impl(backward, partial(_on_gpu, name, "backward"), "CUDA")
         torch.library.register_fake(f"neurodeploy::{forward}", _forward_fake, lib=_library)
         torch.library.register_fake(f"neurodeploy::{backward}", _backward_fake, lib=_library)
 

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from neurodeploy import buffers
 from neurodeploy import surrogate as surrogates
 from neurodeploy.extension import native as _native
-from neurodeploy.kernel import Neuron, Parameters, check_arguments, check_device
+from neurodeploy.kernel import Neuron, Parameters, check_arguments, check_device, gpu_module
 from neurodeploy.threads import threads_for
 
 STATE_ROWS = ("trace", "response", "spike_trace", "refractory")
@@ -96,7 +96,18 @@ def _forward_cpu(x: torch.Tensor, state: torch.Tensor, *arguments: Any) -> tuple
 
 
 def _forward_fake(x: torch.Tensor, state: torch.Tensor, *arguments: Any) -> tuple[torch.Tensor, ...]:
-    return x.new_empty(x.shape), x.new_empty(x.shape if arguments[-1] else (0,)), state.new_empty(state.shape)
+    return x.new_empty(x.shape), state.new_empty(x.shape if arguments[-1] else (0,)), state.new_empty(state.shape)
+
+
+def _check_saved(
+    grad_spikes: torch.Tensor,
+    grad_u: torch.Tensor | None,
+    grad_state: torch.Tensor,
+    u: torch.Tensor,
+    constants: tuple[Any, ...],
+) -> None:
+    for array in (grad_spikes, u, *([] if grad_u is None else [grad_u])):
+        _check(array, grad_state, constants)
 
 
 def _backward_cpu(
@@ -106,8 +117,7 @@ def _backward_cpu(
     u: torch.Tensor,
     *constants: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    for array in (grad_spikes, u, *([] if grad_u is None else [grad_u])):
-        _check(array, grad_state, constants)
+    _check_saved(grad_spikes, grad_u, grad_state, u, constants)
     grad_x = buffers.empty(grad_spikes.shape, grad_spikes.dtype)
     grad_initial = buffers.empty(grad_state.shape, grad_state.dtype)
     _native.srm.backward(
@@ -134,6 +144,29 @@ def _backward_fake(
     return grad_spikes.new_empty(grad_spikes.shape), grad_state.new_empty(grad_state.shape)
 
 
+def _forward_gpu(x: torch.Tensor, state: torch.Tensor, *arguments: Any) -> tuple[torch.Tensor, ...]:
+    _check(x, state, arguments[:-1])
+    outputs: tuple[torch.Tensor, ...]
+    outputs = gpu_module("neurodeploy.kernels.slayer.srm_gpu").forward(x, state, *arguments)
+    return outputs
+
+
+def _backward_gpu(
+    grad_spikes: torch.Tensor,
+    grad_u: torch.Tensor | None,
+    grad_state: torch.Tensor,
+    u: torch.Tensor,
+    *constants: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    _check_saved(grad_spikes, grad_u, grad_state, u, constants)
+    outputs: tuple[torch.Tensor, torch.Tensor] = gpu_module("neurodeploy.kernels.slayer.srm_gpu").backward(
+        grad_spikes, grad_u, grad_state, u, *constants
+    )
+    return outputs
+
+
+_library.impl("srm_forward", _forward_gpu, "CUDA")
+_library.impl("srm_backward", _backward_gpu, "CUDA")
 _library.impl("srm_forward", _forward_cpu, "CPU")
 _library.impl("srm_backward", _backward_cpu, "CPU")
 torch.library.register_fake("neurodeploy::srm_forward", _forward_fake, lib=_library)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 
 from neurodeploy.errors import KernelError
+from neurodeploy.kernel import state_dtype
 
 Layout = Literal["BT", "TB"]
 
@@ -132,7 +133,7 @@ class TimeLayer(torch.nn.Module):
 
     def _row(self, value: torch.Tensor | None, shape: tuple[int, ...], x: torch.Tensor) -> torch.Tensor:
         if value is None:
-            return x.new_zeros(shape)
+            return x.new_zeros(shape, dtype=state_dtype(x.dtype))
         if value.shape != shape:
             raise KernelError(
                 f"{type(self).__name__} has a state of shape {tuple(value.shape)}; the input needs {shape}.",
@@ -140,7 +141,7 @@ class TimeLayer(torch.nn.Module):
                 code="layer-state",
             )
         self._check_device("state", value, x)
-        return value.to(x.dtype)
+        return value.to(state_dtype(x.dtype))
 
     def _end(self, state: torch.Tensor, batch: int, features: Sequence[int]) -> Any:
         """The final state as it is returned; a stateful layer keeps it."""
@@ -162,7 +163,7 @@ class TimeLayer(torch.nn.Module):
     def _flat(self, name: str, value: torch.Tensor, features: tuple[int, ...], x: torch.Tensor) -> torch.Tensor:
         """Return one number, or one per neuron in the order of the flattened features."""
         self._check_device(name, value, x)
-        value = value.to(x.dtype)
+        value = value.to(state_dtype(x.dtype))
         if value.numel() == 1:
             return value.reshape(1)
         try:

@@ -1,0 +1,136 @@
+"""IAF/LIF layers on the GPU: the two operators of ``native_layer.py`` for tensors on a GPU.
+
+Input, spikes and their gradients are float32, float64, bfloat16 or float16; state, parameters and everything computed
+are float64 for float64, else float32.
+"""
+
+from typing import Any
+
+import torch
+
+from neurodeploy.gpu import flags, launch
+from neurodeploy.gpu.choices import NO_LIMIT, Choices, inverse
+from neurodeploy.gpu.layer_kernels import layer_backward, layer_forward
+from neurodeploy.gpu.memory import empty
+from neurodeploy.gpu.scan import add_up, scan, shared, widest
+from neurodeploy.kernel import CHECKPOINT_EVERY, Parameters, check_arguments
+from neurodeploy.native_layer import (
+    RESETS,
+    LayerOptions,
+    check_saved,
+    gradient_shapes,
+    kept_shapes,
+    split,
+)
+
+
+def choices(options: LayerOptions, parameters: Parameters, reset_path: bool) -> Choices:
+    """What the kernels of this call are compiled for."""
+    limit = NO_LIMIT if options.v_min is None else options.v_min
+    return Choices(
+        reset=RESETS.index(options.reset),
+        max_spikes=options.max_spikes,
+        v_min_before=limit if options.v_min_position == "before_threshold" else NO_LIMIT,
+        v_min_after=limit if options.v_min_position == "after_reset" else NO_LIMIT,
+        surrogate=options.surrogate,
+        width=options.width,
+        scale=options.scale,
+        inverse_width=inverse(options.width, parameters.decay.dtype),
+        soft=options.soft,
+        reset_path=reset_path,
+        threshold_level=0.0 if options.detach_threshold and parameters.adapt_decay is not None else 1.0,
+    )
+
+
+def forward(reset_path: bool, x: torch.Tensor, state: torch.Tensor, *arguments: Any) -> tuple[torch.Tensor, ...]:
+    """The forward operator; arguments and results are those of ``native_layer``'s schema."""
+    parameters, options = split(arguments)
+    check_arguments(x, parameters, state, soft_spikes=options.soft, time_major=options.time_major)
+    flags.raise_earlier(x.device)
+    real = state.dtype
+    spikes = empty(x.shape, x.dtype, x)
+    kept, drive, adaptation = (empty(shape, real, x) for shape in kept_shapes(x, parameters, options))
+    final_state = empty(state.shape, real, x)
+    walk = scan(x, options.time_major, widest=widest(real), rows=16)
+    launch.run(
+        layer_forward,
+        walk.grid,
+        (
+            x,
+            state,
+            *parameters[:7],
+            spikes,
+            kept if options.memory == "store" else None,
+            drive if drive.numel() else None,
+            adaptation if adaptation.numel() else None,
+            kept if options.memory == "recompute" else None,
+            final_state,
+            flags.flags(x.device),
+            *walk.sizes,
+        ),
+        walk.warps,
+        C=choices(options, parameters, reset_path),
+        SHARED=shared(parameters[:7]),
+        EVERY=CHECKPOINT_EVERY,
+        **walk.constants,
+    )
+    return spikes, kept, drive, adaptation, final_state
+
+
+def backward(
+    reset_path: bool,
+    grad_spikes: torch.Tensor,
+    grad_v: torch.Tensor | None,
+    grad_state: torch.Tensor,
+    x: torch.Tensor | None,
+    kept: torch.Tensor,
+    drive: torch.Tensor,
+    adaptation: torch.Tensor,
+    spikes: torch.Tensor | None,
+    state: torch.Tensor,
+    *arguments: Any,
+) -> tuple[torch.Tensor, ...]:
+    """The backward operator; arguments and results are those of ``native_layer``'s schema."""
+    parameters, options = split(arguments)
+    check_arguments(grad_spikes, parameters, grad_state, soft_spikes=options.soft, time_major=options.time_major)
+    check_saved(grad_spikes, grad_v, grad_state, x, kept, drive, adaptation, spikes, state, parameters, options)
+    real = state.dtype
+    grad_x = empty(grad_spikes.shape, grad_spikes.dtype, grad_spikes)
+    grad_initial = empty(state.shape, real, state)
+    recompute = options.memory == "recompute"
+    # Potentials, gradients and what else a step needs stay in registers for all steps of a group.
+    heavy = len(parameters.state_rows) > 1 or real == torch.float64
+    walk = scan(grad_spikes, options.time_major, widest=1 if heavy else 2, rows=8 if heavy else 32 if recompute else 16)
+    sums = empty((6, walk.lanes), torch.float64, state) if options.wants_parameters else None
+    launch.run(
+        layer_backward,
+        walk.grid,
+        (
+            grad_spikes,
+            grad_v,
+            grad_state,
+            None if recompute else kept,
+            drive if drive.numel() else None,
+            adaptation if adaptation.numel() else None,
+            kept if recompute else None,
+            x if recompute or (options.wants_parameters and not drive.numel()) else None,
+            state,
+            *parameters[:7],
+            grad_x,
+            grad_initial,
+            sums,
+            *walk.sizes,
+        ),
+        walk.warps,
+        C=choices(options, parameters, reset_path),
+        SHARED=shared(parameters[:7]),
+        EVERY=CHECKPOINT_EVERY,
+        **walk.constants,
+    )
+    grads = [torch.zeros(shape, dtype=real, device=state.device) for shape in gradient_shapes(parameters, options)]
+    if sums is not None:
+        learnt = [value for name, value in zip(parameters._fields, parameters, strict=True) if name != "unit"][:6]
+        for k, value in enumerate(learnt):
+            if value is not None:
+                grads[k] = add_up(sums[k], grad_spikes.shape[2], value)
+    return grad_x, grad_initial, *grads
