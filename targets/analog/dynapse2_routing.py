@@ -16,9 +16,6 @@ from neurodeploy.errors import MappingError
 #: (chip, core).
 Core = tuple[int, int]
 
-#: The hops that take a spike to the host: what public code for the boards uses (rockpool ``allocator.py``).
-TO_HOST = (-7, -7)
-
 
 @dataclass(frozen=True)
 class Destination:
@@ -27,7 +24,7 @@ class Destination:
     Attributes:
         tag: 11 bits.
         cores: numbers of the cores of the chip that take the spike.
-        x_hop, y_hop: chips to go, from the neuron's own chip or, for the host's events, from the first chip.
+        x_hop, y_hop: chips to go, from the neuron's own chip or, for the host's events, from where they enter.
     """
 
     tag: int
@@ -53,19 +50,32 @@ class Source:
 
 @dataclass(frozen=True)
 class Network:
-    """What the chips offer: numbers of ``cores`` per chip and ``tags``, destination ``words`` of a neuron that are free
-    for spikes to other neurons, and the farthest ``hops``.
+    """What the chips offer.
+
+    Attributes:
+        positions: ``(x, y)`` of each chip, in hops from where the host's events enter.
+        cores: of a chip. tags: that synapses tell apart.
+        words: destination words of a neuron that are free for spikes to other neurons.
+        hops: the farthest a spike goes, in x and in y.
     """
 
+    positions: tuple[tuple[int, int], ...]
     cores: int
     tags: int
     words: int
     hops: int
 
+    def hops_to(self, chip: int | None, other: int) -> tuple[int, int]:
+        """Hops in x and y from a chip (None: from where the host's events enter) to another."""
+        here, there = (0, 0) if chip is None else self.positions[chip], self.positions[other]
+        return there[0] - here[0], there[1] - here[1]
 
-def position(chip: int) -> tuple[int, int]:
-    """Place of a chip in hops from where the host's events enter: the boards put their chips in a row."""
-    return chip, 0
+    def arrivals(self, chip: int | None, destination: Destination) -> Iterator[tuple[int, int, int]]:
+        """``(chip, core, tag)`` where a spike from ``chip`` (None: the host) arrives; none where there is no chip."""
+        for other in range(len(self.positions)):
+            if self.hops_to(chip, other) == (destination.x_hop, destination.y_hop):
+                for core in destination.cores:
+                    yield other, core, destination.tag
 
 
 def route(sources: Sequence[Source], network: Network) -> list[tuple[Destination, ...]]:
@@ -76,8 +86,7 @@ def route(sources: Sequence[Source], network: Network) -> list[tuple[Destination
     Raises:
         MappingError: more chips than words, chips that are too far apart, or a core with more sources than tags.
     """
-    chips = 1 + max((chip for source in sources for chip, _ in source.listeners), default=0)
-    taken = np.zeros((chips, network.cores, network.tags), bool)
+    taken = np.zeros((len(network.positions), network.cores, network.tags), bool)
     routes = []
     for source in sources:
         masks = _masks(source.listeners)
@@ -97,18 +106,9 @@ def route(sources: Sequence[Source], network: Network) -> list[tuple[Destination
             if not free[tag]:
                 raise _too_many_sources(sources, chip, cores, network.tags)
             taken[chip, list(cores), tag] = True
-            words.append(Destination(tag, cores, *_hops(source, chip, network.hops)))
+            words.append(Destination(tag, cores, *_hops(source, chip, network)))
         routes.append(tuple(words))
     return routes
-
-
-def arrivals(chip: int | None, destination: Destination) -> Iterator[tuple[int, int, int]]:
-    """The ``(chip, core, tag)`` where a spike of a neuron on ``chip`` (None: the host) arrives; none beyond the row."""
-    x, y = position(chip or 0)
-    x, y = x + destination.x_hop, y + destination.y_hop
-    if x >= 0 and y == 0:
-        for core in destination.cores:
-            yield x, core, destination.tag
 
 
 def _masks(listeners: Sequence[Core]) -> dict[int, tuple[int, ...]]:
@@ -119,16 +119,17 @@ def _masks(listeners: Sequence[Core]) -> dict[int, tuple[int, ...]]:
     }
 
 
-def _hops(source: Source, chip: int, limit: int) -> tuple[int, int]:
-    here, there = position(source.chip or 0), position(chip)
-    hops = there[0] - here[0], there[1] - here[1]
-    if max(map(abs, hops)) > limit:
+def _hops(source: Source, chip: int, network: Network) -> tuple[int, int]:
+    hops = network.hops_to(source.chip, chip)
+    farthest = max(map(abs, hops))
+    if farthest > network.hops:
         raise MappingError(
-            f"{source.name}: chip {chip} is {hops[0]} hops away in x and {hops[1]} in y; a spike goes {limit} at most.",
-            remedy="use fewer chips.",
+            f"{source.name}: chip {chip} is {hops[0]} hops away in x and {hops[1]} in y; a spike goes "
+            f"{network.hops} at most.",
+            remedy="use fewer chips, or chips that are closer.",
             code="hops",
-            need=f"{max(map(abs, hops))} hops",
-            limit=f"{limit} hops",
+            need=f"{farthest} hops",
+            limit=f"{network.hops} hops",
         )
     return hops
 

@@ -1,13 +1,15 @@
 """Tags and destinations of DYNAP-SE2: every spike arrives where it is listened for, and is mistaken for no other."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neurodeploy.errors import MappingError
-from neurodeploy.targets.analog.dynapse2_routing import TO_HOST, Destination, Network, Source, arrivals, route
+from neurodeploy.targets.analog.dynapse2_routing import Destination, Network, Source, route
 
-NETWORK = Network(cores=4, tags=2048, words=3, hops=7)
+NETWORK = Network(positions=tuple((chip, 0) for chip in range(9)), cores=4, tags=2048, words=3, hops=7)
 HOST = None
 
 
@@ -61,9 +63,15 @@ def test_a_spike_of_an_unheard_source_goes_nowhere():
     assert route([Source("hidden 0", 0, ())], NETWORK) == [()]
 
 
-def test_the_hosts_word_leaves_every_row_of_chips():
-    for chip in range(8):
-        assert list(arrivals(chip, Destination(5, (0, 1, 2, 3), *TO_HOST))) == []
+def test_hops_follow_the_positions_of_the_chips():
+    square = replace(NETWORK, positions=((0, 0), (1, 0), (0, -1), (1, -1)))
+    (words,) = route([Source("hidden 0", 1, ((2, 0),))], square)
+    assert words == (Destination(0, (0,), -1, -1),)
+    assert list(square.arrivals(1, words[0])) == [(2, 0, 0)]
+
+
+def test_a_word_beyond_the_chips_arrives_nowhere():
+    assert list(NETWORK.arrivals(3, Destination(5, (0, 1, 2, 3), -7, -7))) == []
 
 
 places = st.tuples(st.integers(0, 2), st.integers(0, 3))
@@ -81,7 +89,7 @@ def test_spikes_arrive_where_they_are_heard_and_under_a_tag_of_their_own(network
     sources = [Source(f"source {number}", chip, listeners) for number, (chip, listeners) in enumerate(network)]
     seen = {}
     for source, words in zip(sources, route(sources, NETWORK), strict=True):
-        found = [arrival for word in words for arrival in arrivals(source.chip, word)]
+        found = [arrival for word in words for arrival in NETWORK.arrivals(source.chip, word)]
         assert sorted((chip, core) for chip, core, _ in found) == sorted(source.listeners)
         for arrival in found:
             assert seen.setdefault(arrival, source) is source

@@ -1,0 +1,134 @@
+"""One core of DYNAP-SE2: the words of its biases, and the four currents that the weights of its neurons are made of."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neurodeploy.errors import QuantizeError
+from neurodeploy.targets.analog.chip import AnalogChip
+from neurodeploy.targets.analog.dac import Setting, setting, value_of
+from neurodeploy.targets.analog.dynapse2_nominal import converter, core_values, leak_current
+from neurodeploy.targets.analog.dynapse2_placement import SHARED, Piece
+from neurodeploy.targets.analog.dynapse2_words import BIAS_OF, WEIGHTS, CoreWords
+from neurodeploy.targets.analog.four_currents import FourCurrents, four_currents
+from neurodeploy.targets.analog.parameters import LayerParameters
+
+#: Gains of the DPI circuits, gain current over leak current, and the length of a synapse's pulse: rockpool's defaults
+#: (``lookup/defaults.py``). Weights are scaled to what results: other values would move the weight currents alone.
+GAIN_MEM, GAIN_SYN, PULSE_S = 4.0, 100.0, 10e-6
+
+#: What a network asks for; the others follow from these, and only scale its weights.
+ASKED = ("tau_mem", "tau_syn_exc", "tau_syn_inh", "t_ref")
+
+
+@dataclass(frozen=True, eq=False)
+class FittedCore:
+    """A core in use.
+
+    Attributes:
+        pieces: its neurons. masks: int64 ``[inputs, neurons]`` of each piece, 0 for no synapse.
+        biases: ``(coarse, fine)`` of each bias. potential_per_ampere: see ``CoreWords``.
+        settings: by parameter, requested and realised values, in seconds of the chip and amperes.
+        fit: the four currents, in amperes.
+    """
+
+    pieces: Sequence[Piece]
+    masks: tuple[NDArray[np.int64], ...]
+    biases: Mapping[str, tuple[int, int]]
+    potential_per_ampere: float
+    settings: Mapping[str, Setting]
+    fit: FourCurrents
+
+    def report(self) -> dict[str, Any]:
+        """JSON-ready data: per parameter its bias, word, requested and realised value and relative error."""
+        return {
+            "neurons": {piece.layer: len(piece.neurons) for piece in self.pieces},
+            "weight_nrmse": self.fit.nrmse,
+            "weight_currents_a": self.fit.currents.tolist(),
+            "parameters": {
+                name: {
+                    "bias": BIAS_OF[name],
+                    "word": list(self.biases[BIAS_OF[name]]),
+                    "unit": found.unit,
+                    "requested": float(found.requested),
+                    "realised": float(found.value),
+                    "error": float(found.error),
+                }
+                for name, found in self.settings.items()
+            },
+        }
+
+
+def fit_core(
+    pieces: Sequence[Piece], asked: Mapping[str, LayerParameters], chip: AnalogChip, *, allow_error: bool
+) -> FittedCore:
+    """Choose all words of a core: ``pieces`` have equal parameters, and ``asked`` has their weights.
+
+    Raises:
+        QuantizeError: a value is outside its range, or the nearest is more than 5 % away and ``allow_error`` not set.
+    """
+    shared = dict(zip(SHARED, pieces[0].values, strict=True))
+    faster = chip.time.acceleration.value
+    settings = {}
+    with _in_layers(pieces):
+        for name in ASKED:
+            # A refractory time of 0 asks for the shortest one.
+            seconds = shared[name] / faster or _shortest(chip)
+            settings[name] = setting(chip, name, seconds, allow_error=allow_error)
+        rest = {
+            "threshold": chip.operating_point.threshold.value,
+            "pulse": PULSE_S,
+            "gain_mem": GAIN_MEM * leak_current(chip, "tau_mem", float(settings["tau_mem"].value)),
+            "gain_exc": GAIN_SYN * leak_current(chip, "tau_syn_exc", float(settings["tau_syn_exc"].value)),
+            "gain_inh": GAIN_SYN * leak_current(chip, "tau_syn_inh", float(settings["tau_syn_inh"].value)),
+        }
+        # How near these are does not matter: the weights are scaled to what they are.
+        settings |= {name: setting(chip, name, value, allow_error=True) for name, value in rest.items()}
+    unit = shared["threshold"] / float(settings["threshold"].value)
+    table, currents = _weight_currents(chip)
+    biases = {BIAS_OF[name]: _word(found.words) for name, found in settings.items()}
+    some = CoreWords(0, 0, biases | dict.fromkeys(WEIGHTS, _word(table[0])), unit, ())
+    per_ampere = core_values(some, chip).per_ampere
+    parts = [asked[piece.layer].weight[:, piece.neurons] for piece in pieces]
+    weights = np.concatenate([part.ravel() for part in parts]) * faster
+    scale = np.where(weights > 0, per_ampere["ampa"], per_ampere["gaba"])
+    # It is the errors of the weights that count, not those of their currents.
+    fit = four_currents((weights / scale)[:, None], currents, (scale[:, None] / max(per_ampere.values())) ** 2)
+    biases |= {name: _word(table[choice]) for name, choice in zip(WEIGHTS, fit.choices, strict=True)}
+    masks = np.split(fit.masks[:, 0].astype(np.int64), np.cumsum([part.size for part in parts])[:-1])
+    shaped = tuple(mask.reshape(part.shape) for mask, part in zip(masks, parts, strict=True))
+    return FittedCore(pieces, shaped, biases, unit, settings, fit)
+
+
+def _weight_currents(chip: AnalogChip) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Words ``[K, 2]`` and currents ``[K]`` of all different currents that a weight can be made of, ascending."""
+    dac = converter(chip, "weight_current")
+    codes = np.meshgrid(np.arange(dac.coarse_codes.value), np.arange(dac.fine_top.value + 1), indexing="ij")
+    words = np.stack(codes, axis=-1).reshape(-1, 2)
+    currents, first = np.unique(value_of(dac, words), return_index=True)
+    return words[first], currents
+
+
+def _shortest(chip: AnalogChip) -> float:
+    dac = converter(chip, "t_ref")
+    codes = np.array([dac.coarse_codes.value - 1, dac.fine_top.value])
+    range_ = chip.parameters.t_ref.range
+    return max(float(value_of(dac, codes)), range_.value[0] if range_ is not None else 0.0)
+
+
+def _word(word: NDArray[np.int64]) -> tuple[int, int]:
+    coarse, fine = word.tolist()
+    return coarse, fine
+
+
+@contextmanager
+def _in_layers(pieces: Sequence[Piece]) -> Iterator[None]:
+    try:
+        yield
+    except QuantizeError as error:
+        layers = ", ".join(dict.fromkeys(piece.layer for piece in pieces))
+        raise QuantizeError(f"{layers}: {error.message}", remedy=error.remedy, code=error.code) from None
