@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import isinf
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,8 @@ from numpy.typing import NDArray
 
 from neurodeploy.errors import ConstraintError, MappingError
 from neurodeploy.targets.analog.chip import AnalogChip
-from neurodeploy.targets.analog.dynapse2_core import fit_core
+from neurodeploy.targets.analog.dac import setting
+from neurodeploy.targets.analog.dynapse2_core import fit_core, parameter_report, weight_report
 from neurodeploy.targets.analog.dynapse2_nominal import limits_of, network_of, nominal_parameters
 from neurodeploy.targets.analog.dynapse2_placement import core_numbers, place
 from neurodeploy.targets.analog.dynapse2_routing import Core, Destination, Source, route
@@ -24,14 +24,18 @@ from neurodeploy.targets.analog.dynapse2_words import (
     Words,
     words_of_dict,
 )
-from neurodeploy.targets.analog.network import AnalogNetwork, Mapped, Settings, Wanted
+from neurodeploy.targets.analog.mapped import Mapped
+from neurodeploy.targets.analog.network import AnalogNetwork, Wanted
+from neurodeploy.targets.analog.neuron_words import refractory_range
 from neurodeploy.targets.analog.parameters import LayerParameters
 from neurodeploy.targets.analog.program import INPUT, AnalogLayer, AnalogProgram
+from neurodeploy.targets.analog.settings import Settings
 
 Masks = NDArray[np.int64]
 
-#: Neurons that may fire only once are held for this many times the length of a run: some circuits are faster.
-ONE_SPIKE_MARGIN = 1.25
+#: Neurons that may fire only once are held for this many times the length of a run, if they can be: some circuits are
+#: faster than others. The next run must wait until they are free.
+ONE_SPIKE_MARGIN = 2.0
 
 
 def map_network(network: AnalogNetwork, chip: AnalogChip, settings: Settings) -> Mapped:
@@ -44,7 +48,7 @@ def map_network(network: AnalogNetwork, chip: AnalogChip, settings: Settings) ->
         MappingError: too few cores, tags or destinations, or chips that are too far apart.
     """
     limits = limits_of(chip)
-    asked = {layer.name: _as_on_chip(layer, network.t_max) for layer in network.layers}
+    asked = {layer.name: _as_on_chip(layer, network.t_max, chip) for layer in network.layers}
     groups = place(asked, cores=limits.chips * limits.cores, neurons_per_core=limits.neurons)
     cores = [fit_core(pieces, asked, chip, allow_error=settings.allow_error) for pieces in groups]
     masks = {name: np.zeros(parameters.weight.shape, np.int64) for name, parameters in asked.items()}
@@ -82,27 +86,41 @@ def map_network(network: AnalogNetwork, chip: AnalogChip, settings: Settings) ->
         chip.name,
         network.inputs,
         tuple(
-            _layer(layer, wanted.max_spikes, nominal[layer.name], masks[layer.name], limits)
-            for layer, wanted in zip(layers, network.layers, strict=True)
+            _layer(place, layer.max_spikes, computed, masks[layer.name], limits)
+            for place, layer, computed in zip(layers, network.layers, nominal, strict=True)
         ),
         network.t_max,
         chip.time.acceleration.value,
-        chip.time.timestamp_lsb_s.value,
+        chip.time.timestamp_lsb_s.value * chip.time.acceleration.value,
         words.to_dict(),
     )
-    report = {
+    entries = [
+        {
+            "name": layer.name,
+            "parameters": parameter_report(cores, layer),
+            "weights": weight_report(cores, layer, computed),
+            "synapses_per_neuron": int((masks[layer.name] > 0).sum(axis=0).max(initial=0)),
+        }
+        for layer, computed in zip(network.layers, nominal, strict=True)
+    ]
+    placement = {
         "cores": [
-            {"chip": number // limits.cores, "core": number % limits.cores, **core.report()}
-            for number, core in enumerate(cores)
+            {
+                "chip": core.chip,
+                "core": core.core,
+                "neurons": {piece.layer: len(piece.neurons) for piece in fitted.pieces},
+                "weight_currents_a": fitted.fit.currents.tolist(),
+                "weight_nrmse": fitted.fit.nrmse,
+            }
+            for core, fitted in zip(words.cores, cores, strict=True)
         ],
-        "synapses": {name: int((mask > 0).sum(axis=0).max(initial=0)) for name, mask in masks.items()},
-        "tags": 1 + max((word.tag for words in wiring.destinations.values() for word in words), default=-1),
+        "tags": 1 + max((word.tag for found in wiring.destinations.values() for word in found), default=-1),
     }
-    return Mapped(program, report)
+    return Mapped(program, {"layers": entries, "placement": placement})
 
 
-def nominal_of(configuration: Mapping[str, Any], chip: AnalogChip) -> dict[str, LayerParameters]:
-    """What the layers compute by the digital words of a program's ``configuration`` alone.
+def nominal_of(configuration: Mapping[str, Any], chip: AnalogChip) -> tuple[LayerParameters, ...]:
+    """What the layers compute by the digital words of a program's ``configuration`` alone, in network order.
 
     Raises:
         ProgramError: the words are not a configuration of the chip, or lead spikes to the wrong synapses.
@@ -173,7 +191,7 @@ class _Wiring:
         return tuple(range(self._limits.cores)), -self._limits.hops, -self._limits.hops
 
 
-def _as_on_chip(layer: Wanted, t_max: float) -> LayerParameters:
+def _as_on_chip(layer: Wanted, t_max: float, chip: AnalogChip) -> LayerParameters:
     """What is asked of the chip; neurons that may fire once are held beyond the end of the run."""
     parameters = layer.parameters
     away = np.flatnonzero(parameters.v_reset)
@@ -185,13 +203,19 @@ def _as_on_chip(layer: Wanted, t_max: float) -> LayerParameters:
             code="v-reset",
         )
     once = np.isinf(parameters.t_ref)
-    if once.any() and isinf(t_max):
+    if not once.any():
+        return parameters
+    faster = chip.time.acceleration.value
+    longest = refractory_range(chip)[1]
+    held = float(setting(chip, "t_ref", min(ONE_SPIKE_MARGIN * t_max / faster, longest), allow_error=True).value)
+    if held * faster <= t_max:
         raise ConstraintError(
-            f"{layer.name}: neurons with an endless refractory time, in runs without an end.",
-            remedy="give the length of a run: t_max of the layer.",
-            code="t-max",
+            f"{layer.name}: its neurons fire once, in runs of {t_max:g} s; {chip.name} holds a neuron for "
+            f"{held * faster:g} s at most.",
+            remedy="give the network a shorter run (t_max) or a smaller unit of time.",
+            code="t-ref",
         )
-    return replace(parameters, t_ref=np.where(once, ONE_SPIKE_MARGIN * t_max, parameters.t_ref))
+    return replace(parameters, t_ref=np.where(once, held * faster, parameters.t_ref))
 
 
 def _require_synapses(name: str, mask: Masks, weight: NDArray[np.float64], limits: Limits) -> None:

@@ -15,14 +15,14 @@ from neurodeploy.targets.analog.dynapse2_nominal import converter, core_values, 
 from neurodeploy.targets.analog.dynapse2_placement import SHARED, Piece
 from neurodeploy.targets.analog.dynapse2_words import BIAS_OF, WEIGHTS, CoreWords
 from neurodeploy.targets.analog.four_currents import FourCurrents, four_currents
+from neurodeploy.targets.analog.mapped import agreed
+from neurodeploy.targets.analog.network import Wanted
+from neurodeploy.targets.analog.neuron_words import TIMES, refractory_range
 from neurodeploy.targets.analog.parameters import LayerParameters
 
 #: Gains of the DPI circuits, gain current over leak current, and the length of a synapse's pulse: rockpool's defaults
 #: (``lookup/defaults.py``). Weights are scaled to what results: other values would move the weight currents alone.
 GAIN_MEM, GAIN_SYN, PULSE_S = 4.0, 100.0, 10e-6
-
-#: What a network asks for; the others follow from these, and only scale its weights.
-ASKED = ("tau_mem", "tau_syn_exc", "tau_syn_inh", "t_ref")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,25 +43,6 @@ class FittedCore:
     settings: Mapping[str, Setting]
     fit: FourCurrents
 
-    def report(self) -> dict[str, Any]:
-        """JSON-ready data: per parameter its bias, word, requested and realised value and relative error."""
-        return {
-            "neurons": {piece.layer: len(piece.neurons) for piece in self.pieces},
-            "weight_nrmse": self.fit.nrmse,
-            "weight_currents_a": self.fit.currents.tolist(),
-            "parameters": {
-                name: {
-                    "bias": BIAS_OF[name],
-                    "word": list(self.biases[BIAS_OF[name]]),
-                    "unit": found.unit,
-                    "requested": float(found.requested),
-                    "realised": float(found.value),
-                    "error": float(found.error),
-                }
-                for name, found in self.settings.items()
-            },
-        }
-
 
 def fit_core(
     pieces: Sequence[Piece], asked: Mapping[str, LayerParameters], chip: AnalogChip, *, allow_error: bool
@@ -75,9 +56,10 @@ def fit_core(
     faster = chip.time.acceleration.value
     settings = {}
     with _in_layers(pieces):
-        for name in ASKED:
-            # A refractory time of 0 asks for the shortest one.
-            seconds = shared[name] / faster or _shortest(chip)
+        for name in TIMES:
+            seconds = shared[name] / faster
+            if name == "t_ref":  # 0 asks for the shortest there is
+                seconds = max(seconds, refractory_range(chip)[0])
             settings[name] = setting(chip, name, seconds, allow_error=allow_error)
         rest = {
             "threshold": chip.operating_point.threshold.value,
@@ -113,13 +95,6 @@ def _weight_currents(chip: AnalogChip) -> tuple[NDArray[np.int64], NDArray[np.fl
     return words[first], currents
 
 
-def _shortest(chip: AnalogChip) -> float:
-    dac = converter(chip, "t_ref")
-    codes = np.array([dac.coarse_codes.value - 1, dac.fine_top.value])
-    range_ = chip.parameters.t_ref.range
-    return max(float(value_of(dac, codes)), range_.value[0] if range_ is not None else 0.0)
-
-
 def _word(word: NDArray[np.int64]) -> tuple[int, int]:
     coarse, fine = word.tolist()
     return coarse, fine
@@ -132,3 +107,43 @@ def _in_layers(pieces: Sequence[Piece]) -> Iterator[None]:
     except QuantizeError as error:
         layers = ", ".join(dict.fromkeys(piece.layer for piece in pieces))
         raise QuantizeError(f"{layers}: {error.message}", remedy=error.remedy, code=error.code) from None
+
+
+def parameter_report(cores: Sequence[FittedCore], layer: Wanted) -> dict[str, Any]:
+    """JSON-ready: for each parameter of a layer's neurons its unit, requested and realised value, error and words."""
+    report = {}
+    for name in cores[0].settings:
+        rows = {part: np.zeros(layer.parameters.neurons) for part in ("requested", "value", "error")}
+        words = np.zeros((layer.parameters.neurons, 2), np.int64)
+        for core in cores:
+            for piece in core.pieces:
+                if piece.layer == layer.name:
+                    for part, row in rows.items():
+                        row[piece.neurons] = getattr(core.settings[name], part)
+                    words[piece.neurons] = core.settings[name].words
+        if name == "t_ref":
+            once = np.isinf(layer.parameters.t_ref)
+            rows["requested"][once] = np.inf
+            rows["error"][once] = 0.0
+        report[name] = {
+            "unit": cores[0].settings[name].unit,
+            "requested": agreed(rows["requested"]),
+            "realised": agreed(rows["value"]),
+            "error": agreed(rows["error"]),
+            "words": agreed(words),
+        }
+    return report
+
+
+def weight_report(cores: Sequence[FittedCore], layer: Wanted, nominal: LayerParameters) -> dict[str, float]:
+    """JSON-ready: error of a layer's weights as a share of their root mean square, and the share beyond all levels."""
+    wanted = layer.parameters.weight
+    energy = float(np.sum(wanted**2))
+    error = float(np.sum((nominal.weight - wanted) ** 2))
+    clipped = sum(
+        int(np.count_nonzero(mask[np.abs(wanted[:, piece.neurons]) > np.abs(nominal.weight[:, piece.neurons])] == 15))
+        for core in cores
+        for piece, mask in zip(core.pieces, core.masks, strict=True)
+        if piece.layer == layer.name
+    )
+    return {"nrmse": (error / energy) ** 0.5 if energy else 0.0, "clipped": clipped / max(wanted.size, 1)}

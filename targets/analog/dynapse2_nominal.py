@@ -140,8 +140,8 @@ def network_of(chip: AnalogChip) -> Network:
     return Network(fabric.chip_positions.value, limits.cores, limits.tags, words, limits.hops)
 
 
-def nominal_parameters(words: Words, chip: AnalogChip) -> dict[str, LayerParameters]:
-    """The parameters of every layer, from the words: every synapse takes the spikes that arrive with its tag.
+def nominal_parameters(words: Words, chip: AnalogChip) -> tuple[LayerParameters, ...]:
+    """The parameters of every layer, in network order: every synapse takes the spikes that arrive with its tag.
 
     Raises:
         ProgramError: a synapse takes the spikes of nobody, of several neurons, or of another layer than the one whose
@@ -151,7 +151,7 @@ def nominal_parameters(words: Words, chip: AnalogChip) -> dict[str, LayerParamet
     neurons = {(core.chip, core.core, neuron.neuron): neuron for core in words.cores for neuron in core.neurons}
     senders = _senders(words, neurons, network_of(chip))
     widths = {INPUT: len(words.inputs)}
-    found = {}
+    found = []
     for layer in words.layers:
         widths[layer.name] = len(layer.places)
         weight = np.zeros((widths[layer.source], len(layer.places)))
@@ -172,13 +172,15 @@ def nominal_parameters(words: Words, chip: AnalogChip) -> dict[str, LayerParamet
             name: chip.time.acceleration.value * np.array([row.bias[BIAS_OF[name]] for row in rows])
             for name in ("tau_mem", "tau_syn_exc", "tau_syn_inh", "t_ref")
         }
-        found[layer.name] = LayerParameters(
-            weight=weight / chip.time.acceleration.value,
-            threshold=np.array([row.threshold for row in rows]),
-            v_reset=np.zeros(len(rows)),
-            **times,
+        found.append(
+            LayerParameters(
+                weight=weight / chip.time.acceleration.value,
+                threshold=np.array([row.threshold for row in rows]),
+                v_reset=np.zeros(len(rows)),
+                **times,
+            )
         )
-    return found
+    return tuple(found)
 
 
 def _gain(chip: AnalogChip, bias: Mapping[str, float], gain: str, tau: str) -> float:

@@ -12,8 +12,9 @@ from neurodeploy.errors import ConstraintError, MappingError, ProgramError, Quan
 from neurodeploy.target import TARGETS, load_target
 from neurodeploy.targets.analog.chip import Fact
 from neurodeploy.targets.analog.dynapse2 import map_network, nominal_of
-from neurodeploy.targets.analog.network import AnalogNetwork, Settings, Wanted
+from neurodeploy.targets.analog.network import AnalogNetwork, Wanted
 from neurodeploy.targets.analog.parameters import LayerParameters
+from neurodeploy.targets.analog.settings import Settings
 
 CHIP = load_target(TARGETS / "dynapse2" / "chip.yaml").chip
 UNIT = 0.01  # seconds
@@ -43,7 +44,7 @@ def network(*weights, **changes):
     layers = []
     for number, weight in enumerate(weights):
         source = f"layer {number - 1}" if number else "input"
-        layers.append(Wanted(f"layer {number}", source, parameters(weight, **changes), 1))
+        layers.append(Wanted(f"layer {number}", f"neuron {number}", source, parameters(weight, **changes), 1))
     return AnalogNetwork(weights[0].shape[0], tuple(layers), 6 * UNIT)
 
 
@@ -119,7 +120,7 @@ def neuron_words(configuration, place):
 def test_nominal_parameters_follow_from_the_words():
     found = mapped(normal(5, 40), normal(40, 3, seed=1)).program
     configuration = words(found)
-    for layer in found.layers:
+    for layer, nominal in zip(found.layers, nominal_of(configuration, CHIP), strict=True):
         again = recomputed_weights(configuration, layer.name, layer.nominal.inputs)
         # Relative rounding of about twenty products, and of 1 - exp(-1e-3): 1e-16 / 1e-3.
         assert np.allclose(again, layer.nominal.weight, rtol=1e-11, atol=0)
@@ -127,21 +128,21 @@ def test_nominal_parameters_follow_from_the_words():
         leak, refractory = current(core["biases"]["SOIF_LEAK_N"]), current(core["biases"]["SOIF_REFR_N"])
         assert np.allclose(layer.nominal.tau_mem, 3e-12 * 0.025 / 0.7 / leak, rtol=1e-12)
         assert np.allclose(layer.nominal.t_ref, 1.5e-12 * 0.7 / refractory, rtol=1e-12)
-        assert nominal_of(configuration, CHIP)[layer.name] == layer.nominal
+        assert nominal == layer.nominal
 
 
 def test_nominal_parameters_are_near_what_was_asked_for():
     asked = network(normal(16, 64), normal(64, 10, seed=1))
     result = map_network(asked, CHIP, Settings())
-    for wanted, layer, core in zip(asked.layers, result.program.layers, result.report["cores"], strict=True):
+    for wanted, layer, entry in zip(asked.layers, result.program.layers, result.report["layers"], strict=True):
         error = np.linalg.norm(layer.nominal.weight - wanted.parameters.weight)
         nrmse = error / np.linalg.norm(wanted.parameters.weight)
         assert nrmse < 0.07
-        assert core["weight_nrmse"] == pytest.approx(nrmse, rel=1e-9)
+        assert entry["weights"]["nrmse"] == pytest.approx(nrmse, rel=1e-9)
         for name in ("tau_mem", "tau_syn_exc", "tau_syn_inh"):
             realised, requested = getattr(layer.nominal, name)[0], getattr(wanted.parameters, name)[0]
-            assert core["parameters"][name]["error"] == pytest.approx(abs(realised - requested) / requested, rel=1e-9)
-            assert core["parameters"][name]["error"] < 0.05
+            assert entry["parameters"][name]["error"] == pytest.approx(abs(realised - requested) / requested, rel=1e-9)
+            assert entry["parameters"][name]["error"] < 0.05
         assert np.allclose(layer.nominal.threshold, 1.0, rtol=1e-15)
 
 
@@ -173,7 +174,7 @@ def sparse(inputs, used, neurons=4):
 
 def test_64_inputs_of_70_fit():
     found = mapped(sparse(70, 64))
-    assert found.report["synapses"] == {"layer 0": 64}
+    assert found.report["layers"][0]["synapses_per_neuron"] == 64
     assert np.count_nonzero(found.program.layers[0].nominal.weight, axis=0).tolist() == [64] * 4
 
 
@@ -196,7 +197,7 @@ def test_a_weight_that_rounds_to_0_takes_no_synapse():
 @pytest.mark.parametrize(("neurons", "cores"), [(255, 1), (256, 1), (257, 2), (512, 2), (513, 3)])
 def test_256_neurons_fill_exactly_one_core(neurons, cores):
     found = mapped(normal(3, neurons))
-    assert len(found.report["cores"]) == cores
+    assert len(found.report["placement"]["cores"]) == cores
     assert len(set(found.program.layers[0].cores.tolist())) == cores
 
 
@@ -210,7 +211,9 @@ def test_neurons_with_equal_parameters_share_cores_and_none_is_averaged():
 
 def test_a_time_constant_for_each_neuron_is_refused():
     tau = np.linspace(1.5 * UNIT, 2.5 * UNIT, 20)
-    with pytest.raises(ConstraintError, match=r"layer 0: .*differ in tau_mem \(20 values, 0.015 to 0.025\).*never averaged"):
+    with pytest.raises(
+        ConstraintError, match=r"layer 0: .*differ in tau_mem \(20 values, 0.015 to 0.025\).*never averaged"
+    ):
         mapped(normal(4, 20), tau_mem=tau)
 
 
@@ -218,10 +221,10 @@ def test_layers_share_a_core_when_there_is_no_other():
     small = with_fabric(chips=1, chip_positions=((0, 0),), cores=2)
     alone = mapped(normal(5, 30), normal(30, 10, seed=1), normal(10, 3, seed=2))
     found = mapped(normal(5, 30), normal(30, 10, seed=1), normal(10, 3, seed=2), chip=small)
-    assert [sum(core["neurons"].values()) for core in alone.report["cores"]] == [30, 10, 3]
-    assert len(found.report["cores"]) == 1
-    for layer in found.program.layers:
-        assert nominal_of(words(found.program), small)[layer.name] == layer.nominal
+    assert [sum(core["neurons"].values()) for core in alone.report["placement"]["cores"]] == [30, 10, 3]
+    assert len(found.report["placement"]["cores"]) == 1
+    for layer, nominal in zip(found.program.layers, nominal_of(words(found.program), small), strict=True):
+        assert nominal == layer.nominal
         assert np.count_nonzero(layer.nominal.weight) > 0.7 * layer.nominal.weight.size
 
 
@@ -276,14 +279,17 @@ def test_a_slow_time_constant_is_refused_unless_allowed():
     with pytest.raises(QuantizeError, match=r"layer 0: tau_mem: 0.15 s was asked for.*% off; the limit is 5 %"):
         mapped(weight, tau_mem=0.15)
     found = mapped(weight, tau_mem=0.15, allow_error=True)
-    report = found.report["cores"][0]["parameters"]["tau_mem"]
+    report = found.report["layers"][0]["parameters"]["tau_mem"]
     assert report["error"] > 0.05
     assert found.program.layers[0].nominal.tau_mem[0] == report["realised"]
 
 
 def test_neurons_that_fire_once_are_held_beyond_the_end():
-    found = mapped(normal(3, 4)).program
-    assert found.layers[0].nominal.t_ref[0] > 1.15 * found.t_max
+    found = mapped(normal(3, 4))
+    assert found.program.layers[0].nominal.t_ref[0] > 1.9 * found.program.t_max
+    assert found.report["layers"][0]["parameters"]["t_ref"]["requested"] is None
+    far = map_network(replace(network(normal(3, 4)), t_max=0.9), CHIP, Settings())
+    assert far.program.layers[0].nominal.t_ref[0] == pytest.approx(1.05)  # the longest there is
 
 
 def test_no_refractory_time_is_the_shortest_there_is():
@@ -291,12 +297,12 @@ def test_no_refractory_time_is_the_shortest_there_is():
     assert found.layers[0].nominal.t_ref[0] == pytest.approx(1e-6, rel=0.05)
 
 
-def test_a_window_that_the_refractory_time_cannot_cover_is_refused():
-    asked = replace(network(normal(3, 4)), t_max=2.0)
-    with pytest.raises(QuantizeError, match=r"layer 0: t_ref is 2.5 s; dynapse2 has 1e-06 to 1.5"):
-        map_network(asked, CHIP, Settings())
-    with pytest.raises(ConstraintError, match="runs without an end"):
-        map_network(replace(asked, t_max=inf), CHIP, Settings())
+@pytest.mark.parametrize("t_max", [2.0, inf])
+def test_a_run_that_the_refractory_time_cannot_cover_is_refused(t_max):
+    with pytest.raises(
+        ConstraintError, match=r"layer 0: its neurons fire once, in runs of .* holds a neuron for 1.05 s"
+    ):
+        map_network(replace(network(normal(3, 4)), t_max=t_max), CHIP, Settings())
 
 
 def test_a_reset_to_anything_but_rest_is_refused():
@@ -307,7 +313,7 @@ def test_a_reset_to_anything_but_rest_is_refused():
 def test_weights_of_zero_are_mapped():
     found = mapped(np.zeros((3, 4)))
     assert (found.program.layers[0].nominal.weight == 0).all()
-    assert found.report["synapses"] == {"layer 0": 0}
+    assert found.report["layers"][0]["synapses_per_neuron"] == 0
 
 
 # Words from a file
