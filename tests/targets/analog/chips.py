@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from neurodeploy.target import TARGETS, load_target, target_names
+from neurodeploy.target import load_target
 from neurodeploy.targets.analog.chip import AnalogChip
 from neurodeploy.targets.analog.parameters import LayerParameters
 from neurodeploy.targets.analog.program import AnalogLayer, AnalogProgram
@@ -16,8 +16,7 @@ SIZES = (20, 64, 3)
 
 @cache
 def chip_of(name: str) -> AnalogChip:
-    # A profile that is still abstract can be loaded by its path only.
-    return load_target(name if name in target_names() else TARGETS / name / "chip.yaml").chip
+    return load_target(name).chip
 
 
 @cache

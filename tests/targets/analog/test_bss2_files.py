@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from neurodeploy.graph.nir_reader import read_nir
-from neurodeploy.target import TARGETS, load_target
+from neurodeploy.target import load_target
 from neurodeploy.targets.analog.bss2 import map_network
 from neurodeploy.targets.analog.bss2_files import weight_codes, write_files
 from neurodeploy.targets.analog.emulator import emulate
@@ -20,7 +20,7 @@ from neurodeploy.targets.analog.network import AnalogNetwork, Wanted
 from neurodeploy.targets.analog.parameters import LayerParameters
 from neurodeploy.targets.analog.settings import Settings
 
-CHIP = load_target(TARGETS / "bss2" / "chip.yaml").chip
+CHIP = load_target("bss2").chip
 UNIT = 5e-3  # seconds of the network, 5 us of the chip
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from neurodeploy.errors import ConstraintError, MappingError, ProgramError, QuantizeError
-from neurodeploy.target import TARGETS, load_target
+from neurodeploy.target import load_target
 from neurodeploy.targets.analog.chip import Fact
 from neurodeploy.targets.analog.dynapse2 import map_network, nominal_of
 from neurodeploy.targets.analog.network import AnalogNetwork, Wanted
 from neurodeploy.targets.analog.parameters import LayerParameters
 from neurodeploy.targets.analog.settings import Settings
 
-CHIP = load_target(TARGETS / "dynapse2" / "chip.yaml").chip
+CHIP = load_target("dynapse2").chip
 UNIT = 0.01  # seconds
 
 

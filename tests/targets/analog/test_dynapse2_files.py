@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from neurodeploy.errors import ConfigError, EventError
-from neurodeploy.target import TARGETS, load_target
+from neurodeploy.target import load_target
 from neurodeploy.targets.analog.dynapse2 import map_network, nominal_of
 from neurodeploy.targets.analog.dynapse2_files import write_files, write_input_events
 from neurodeploy.targets.analog.network import AnalogNetwork, Wanted
 from neurodeploy.targets.analog.parameters import LayerParameters
 from neurodeploy.targets.analog.settings import Settings
 
-CHIP = load_target(TARGETS / "dynapse2" / "chip.yaml").chip
+CHIP = load_target("dynapse2").chip
 
 
 def wanted(name, source, inputs, neurons):
