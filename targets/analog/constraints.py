@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from neurodeploy.errors import ConstraintError, QuantizeError
+from neurodeploy.errors import ConstraintError, MappingError, QuantizeError
 from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.nodes import (
     BatchNorm2d,
@@ -30,6 +30,7 @@ from neurodeploy.graph.nodes import (
 from neurodeploy.target import Finding, Rule
 from neurodeploy.targets.analog.chip import AnalogChip
 from neurodeploy.targets.analog.dac import LARGEST_ERROR
+from neurodeploy.targets.analog.dynapse2_placement import place
 from neurodeploy.targets.analog.network import AnalogNetwork, Wanted
 from neurodeploy.targets.analog.neuron_words import TIMES, refractory_range, time_setting
 from neurodeploy.targets.analog.settings import Settings
@@ -255,6 +256,8 @@ def one_length_of_a_run(case: Case) -> Breaches:
 @_constraint("network", "fan-in", needs="fan_in")
 def inputs_of_a_neuron(case: Case) -> Breaches:
     """A neuron has at most {merged_fan_in} inputs whose weights are not 0."""
+    if case.chip.weights.levels.value == "four_currents":
+        return  # the mapper says so, when it knows which weights round to 0
     limit = int(str(numbers_of(case.chip)["merged_fan_in"]))
     for layer in case.network.layers:
         most = int(layer.fan_in.max(initial=0))
@@ -350,13 +353,12 @@ def cores_share_their_parameters(case: Case) -> Breaches:
     cores, and nothing is averaged.
     """
     cores, size = int(str(numbers_of(case.chip)["cores"])), case.chip.fabric.neurons_per_core.value or 1
-    needed = 0
-    for layer in case.network.layers:
-        _, counts = np.unique(layer.parameters.constants(), axis=1, return_counts=True)
-        needed += int((-(-counts // size)).sum())
-    if needed > cores:
-        remedy = "give the neurons of a layer the same constants (one number in SpikeTimeNeuron, not one per neuron)."
-        yield Breach("", f"{needed} cores of neurons with equal constants", str(cores), remedy)
+    try:
+        place({layer.name: layer.parameters for layer in case.network.layers}, cores=cores, neurons_per_core=size)
+    except ConstraintError as error:
+        yield Breach("", error.message, str(cores), error.remedy)
+    except MappingError:
+        pass  # too many neurons, whatever their constants: another rule says so
 
 
 @_constraint("network", "parameter-error", needs="rounded")

@@ -33,9 +33,9 @@ from neurodeploy.targets.analog.settings import Settings
 
 Masks = NDArray[np.int64]
 
-#: Neurons that may fire only once are held for this many times the length of a run, if they can be: some circuits are
-#: faster than others. The next run must wait until they are free.
-ONE_SPIKE_MARGIN = 2.0
+#: Neurons that may fire only once are held for this many times the length of a run, if they can be: some circuits free
+#: them earlier (5 sd of a circuit in the tail: a fifth). The next run must wait until they are free.
+ONE_SPIKE_MARGIN = 5.0
 
 
 def map_network(network: AnalogNetwork, chip: AnalogChip, settings: Settings) -> Mapped:

@@ -28,8 +28,8 @@ from neurodeploy.targets.analog.settings import Settings
 FORMAT = "neurodeploy-dynapse2"
 VERSION = 1
 
-#: Switches of the neurons in use, all off: no constant current, no adaptation, alive, membrane with a fixed threshold, dendrites
-#: that give currents, no alpha-shaped responses.
+#: Switches of the neurons in use, all off: no constant current, no adaptation, alive, membrane with a fixed threshold,
+#: dendrites that give currents, no alpha-shaped responses.
 LATCHES = (
     "latch_so_dc",
     "latch_so_adaptation",

@@ -77,9 +77,9 @@ def _refuse(layers: Mapping[str, LayerParameters], need: int, cores: int, neuron
             f"{name} ({len(row)} values, {row[0]:g} to {row[-1]:g})" for name, row in rows.items() if len(row) > 1
         )
         raise ConstraintError(
-            f"{worst}: neurons of one core share all parameters; these differ in {differing}, so that the network "
-            f"needs {need} cores; there are {cores}.",
-            remedy="train with one value per layer (learn_tau=False and the like); values are never averaged here.",
+            f"{worst}: neurons differ in {differing}, so that the network needs {need} cores whose neurons are alike; "
+            f"there are {cores}.",
+            remedy="give the neurons of a layer the same constants (one number each, not one per neuron).",
             code="shared-parameters",
         )
     total = sum(parameters.neurons for parameters in layers.values())

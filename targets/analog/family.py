@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from neurodeploy.errors import MappingError, QuantizeError
+from neurodeploy.errors import ConstraintError, MappingError, QuantizeError
 from neurodeploy.graph.graph import Graph
 from neurodeploy.target import AnalogCompiled, Finding, Rule
 from neurodeploy.targets.analog.chip import AnalogChip
@@ -54,7 +54,7 @@ class AnalogCores:
             return findings
         try:
             return [*findings, *_mapper(chip)(network, chip, settings).notes]
-        except (MappingError, QuantizeError) as error:
+        except (ConstraintError, MappingError, QuantizeError) as error:
             return [*findings, Finding("", rule_of(error, chip), error.message, "", error.remedy)]
 
     def compile(self, graph: Graph, chip: AnalogChip, settings: Settings | None = None) -> AnalogCompiled:

@@ -20,7 +20,16 @@ def chip_folder(folder, name="mychip", **changes):
 
 
 def test_the_chips_are_listed_and_the_family_is_not():
-    assert target_names() == ["bss2", "dynapcnndevkit", "dynapse2", "ideal", "speck2cmini", "speck2dmini", "speck2e", "speck2f"]
+    assert target_names() == [
+        "bss2",
+        "dynapcnndevkit",
+        "dynapse2",
+        "ideal",
+        "speck2cmini",
+        "speck2dmini",
+        "speck2e",
+        "speck2f",
+    ]
 
 
 def test_an_unknown_name_lists_the_known_ones():

@@ -3,12 +3,15 @@
 import copy
 import json
 from dataclasses import replace
+from itertools import pairwise
 from math import exp, inf
 
 import numpy as np
 import pytest
 
 from neurodeploy.errors import ConstraintError, MappingError, ProgramError, QuantizeError
+from neurodeploy.graph.graph import Graph
+from neurodeploy.graph.nodes import CubaLIF, Input, Linear, Output
 from neurodeploy.target import load_target
 from neurodeploy.targets.analog.chip import Fact
 from neurodeploy.targets.analog.dynapse2 import map_network, nominal_of
@@ -212,7 +215,7 @@ def test_neurons_with_equal_parameters_share_cores_and_none_is_averaged():
 def test_a_time_constant_for_each_neuron_is_refused():
     tau = np.linspace(1.5 * UNIT, 2.5 * UNIT, 20)
     with pytest.raises(
-        ConstraintError, match=r"layer 0: .*differ in tau_mem \(20 values, 0.015 to 0.025\).*never averaged"
+        ConstraintError, match=r"layer 0: neurons differ in tau_mem \(20 values, 0.015 to 0.025\).*needs 20 cores"
     ):
         mapped(normal(4, 20), tau_mem=tau)
 
@@ -284,9 +287,9 @@ def test_a_slow_time_constant_is_refused_unless_allowed():
     assert found.program.layers[0].nominal.tau_mem[0] == report["realised"]
 
 
-def test_neurons_that_fire_once_are_held_beyond_the_end():
+def test_neurons_that_fire_once_are_held_long_beyond_the_end():
     found = mapped(normal(3, 4))
-    assert found.program.layers[0].nominal.t_ref[0] > 1.9 * found.program.t_max
+    assert found.program.layers[0].nominal.t_ref[0] > 4.5 * found.program.t_max
     assert found.report["layers"][0]["parameters"]["t_ref"]["requested"] is None
     far = map_network(replace(network(normal(3, 4)), t_max=0.9), CHIP, Settings())
     assert far.program.layers[0].nominal.t_ref[0] == pytest.approx(1.05)  # the longest there is
@@ -314,6 +317,49 @@ def test_weights_of_zero_are_mapped():
     found = mapped(np.zeros((3, 4)))
     assert (found.program.layers[0].nominal.weight == 0).all()
     assert found.report["layers"][0]["synapses_per_neuron"] == 0
+
+
+# Through the family, as the pipeline calls it
+
+
+def graph(weight, tau_mem=2 * UNIT):
+    nodes = {
+        "input": Input(weight.shape[:1]),
+        "layer 0": Linear(weight.T * UNIT),
+        "layer 0.neuron": CubaLIF(
+            tau_mem=np.asarray(tau_mem),
+            tau_syn_exc=np.array(UNIT),
+            tau_syn_inh=np.array(UNIT),
+            threshold=np.array(1.0),
+            input_gain=np.array(1 / UNIT),
+            max_spikes=1,
+            t_max=6 * UNIT,
+            v_reset=np.array(0.0),
+            t_ref=np.array(inf),
+        ),
+        "output": Output(),
+    }
+    return Graph(nodes, tuple(pairwise(nodes)))
+
+
+def test_the_fan_in_counts_after_rounding():
+    weight = normal(70, 4)
+    weight[64:] = 0.001 / UNIT
+    family = load_target("dynapse2").analog_family
+    assert family.compile(graph(weight), CHIP).program.layers[0].nominal.weight.shape == (70, 4)
+    weight = sparse(70, 65)
+    (finding,) = family.check(graph(weight), CHIP)
+    assert finding.rule.code == "fan-in"
+    assert "neuron 0 has 65 inputs" in finding.message
+    with pytest.raises(ConstraintError, match="neuron 0 has 65 inputs"):
+        family.compile(graph(weight), CHIP)
+
+
+def test_learned_time_constants_are_refused_by_name():
+    family = load_target("dynapse2").analog_family
+    learned = graph(normal(5, 40), np.linspace(1.5, 2.5, 40) * UNIT)
+    found = [finding for finding in family.check(learned, CHIP) if finding.rule.code == "shared-parameters"]
+    assert "layer 0: neurons differ in tau_mem (40 values, 0.015 to 0.025)" in found[0].message
 
 
 # Words from a file
