@@ -3,16 +3,18 @@
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nir
 import numpy as np
 import pytest
 
 from neurodeploy.graph.nir_reader import read_nir
-from neurodeploy.target import load_target
+from neurodeploy.target import TARGETS, load_target
 from neurodeploy.targets.analog.bss2 import map_network
 from neurodeploy.targets.analog.bss2_files import weight_codes, write_files
 from neurodeploy.targets.analog.emulator import emulate
@@ -147,6 +149,25 @@ def test_calibration_targets_have_calix_fields_in_its_units(folder):
     assert 30e-6 < target["refractory_time"][circuit] <= 32e-6
     assert target["tau_mem"][511] == 10e-6  # not in use: calix' default
     assert target["leak"][511] == 80
+
+
+def test_the_readme_hands_the_targets_to_calix(folder, monkeypatch):
+    readme = (TARGETS / "analog" / "README.md").read_text()
+    (snippet,) = re.findall(r"```python\n(import calix.*?)```", readme, re.DOTALL)
+    received = []
+    calix = SimpleNamespace(calibrate=received.append)
+    spiking = SimpleNamespace(SpikingCalibTarget=lambda neuron_target: neuron_target)
+    neuron = SimpleNamespace(NeuronCalibTarget=dict)
+    modules = {"calix": calix, "calix.spiking": spiking, "calix.spiking.neuron": neuron}
+    for name, module in {**modules, "quantities": SimpleNamespace(us=1.0)}.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.chdir(folder)
+    exec(snippet, {})
+    (target,) = received
+    circuit = int(PROGRAM.layers[0].neuron_sites[0, 0])
+    assert target["tau_mem"][circuit] == pytest.approx(10.0, rel=0.05)
+    assert target["refractory_time"].max() == 32.0
+    assert target["leak"].dtype.kind == target["threshold"].dtype.kind == "i"
 
 
 def test_nir_has_the_chips_own_times_in_milliseconds(folder):
