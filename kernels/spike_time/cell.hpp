@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "exponential.hpp"
+#include "logarithm.hpp"
 
 namespace nd::spike_time {
 
@@ -74,19 +75,19 @@ inline double crossing_quadratic(const Cell& cell, double u, double i) {
     const double discriminant = rise * rise - 4 * drive * gap;
     if (!(discriminant >= 0)) return none;
     const double decayed = 2 * gap / (rise + std::sqrt(discriminant));
-    return decayed < 1 ? -cell.tau_mem * std::log1p(-decayed) : none;
+    return decayed < 1 ? -cell.tau_mem * log_one_plus(-decayed) : none;
 }
 
 // tau_mem = tau_syn: x = tau v - u / i with v = -W(...) the principal branch, from ln v - v = level - 1.
 inline double crossing_lambert(const Cell& cell, double u, double i) {
     const double drive = cell.tau_mem * i;
-    const double level = 1 - u / drive + std::log(cell.threshold / drive);
+    const double level = 1 - u / drive + log_positive(cell.threshold / drive);
     if (!(level <= 0)) return none;
-    const double s = std::sqrt(-2 * std::expm1(level));
-    const double w = std::exp(level - 1);
+    const double s = std::sqrt(2 * (-level * mean_decay(-level)));
+    const double w = exp_nonpositive(level - 1);
     double m = s < 0.8 ? -s + s * s / 3 - s * s * s * (11.0 / 72) : w * (1 + w * (1 + 1.5 * w)) - 1;  // v - 1
     for (int k = 0; k < 12 && m > -1 && m < -1e-7; ++k) {
-        const double slope = -m / (1 + m), error = std::log1p(m) - m - level;
+        const double slope = -m / (1 + m), error = log_one_plus(m) - m - level;
         const double curvature = -1 / ((1 + m) * (1 + m));
         const double change = error / (slope - 0.5 * error * curvature / slope);
         m -= change;
@@ -102,7 +103,7 @@ inline double crossing_newton(const Cell& cell, double u, double i, double end) 
     const double to_peak = cell.tau_syn * (i - u * cell.rate_mem) / i;
     const double z = beta * to_peak;
     if (z >= 1) return none;  // rises towards 0 for ever
-    const double peak = z == 0 ? to_peak : to_peak * (std::log1p(-z) / -z);
+    const double peak = z == 0 ? to_peak : to_peak * (log_one_plus(-z) / -z);
     const auto excess = [&](double x, double& slope) {
         const Step step = step_after(x, cell);
         const double potential = step.membrane * u + step.transfer * i;

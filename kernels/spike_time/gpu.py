@@ -1,0 +1,496 @@
+"""The two operators of a layer in Triton (README.md, "On a GPU"): spikes, their times and the adjoints with the CPU's bits.
+
+One program takes one sample and a block of neurons and walks the sample's sorted input spikes, as ``spike_time.cpp`` does.
+Nothing is larger than inputs and outputs but partial sums of gradients, which are added in a fixed order: no atomics.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+from neurodeploy.errors import KernelError
+from neurodeploy.kernels.spike_time.gpu_cell import INF, NONE, any_of, crossing, step_after
+
+BLOCK = 32
+"""Neurons of one program, a warp: one lane each."""
+
+LANES = 128
+"""Lanes of the programs that go over events or sums."""
+
+PROGRAMS = 2048
+"""Programs that keep a large device busy: the backward pass splits a batch into groups of samples until it has as many."""
+
+PARTIAL_BYTES = 1 << 28
+"""Most memory for the groups' sums of gradients of the weights."""
+
+OPTIONS: dict[str, Any] = {"num_warps": 1, "num_stages": 1, "enable_fp_fusion": False}
+
+
+@triton.jit
+def cell_row(constants, row, columns, n, inside, SHARED: tl.constexpr):
+    """One row of the constants for the neurons n."""
+    return tl.load(constants + 2 + row * columns + (tl.zeros_like(n) if SHARED else n), mask=inside, other=1.0)
+
+
+@triton.jit
+def interval_length(time, first, e, events, t_max):
+    """Time from event e to the next one, or to the end."""
+    following = tl.load(time + first + e + 1, mask=e + 1 < events, other=0.0).to(tl.float64)
+    return tl.where(e + 1 < events, following, t_max) - tl.load(time + first + e).to(tl.float64)
+
+
+@triton.jit
+def step_of_event(
+    steps, total, at, time, first, e, events, t_max, rate_mem, rate_syn, SHARED: tl.constexpr
+):
+    """Factors from event e to the next: from the table, or of each neuron of the block."""
+    if SHARED:
+        return tl.load(steps + at), tl.load(steps + total + at), tl.load(steps + 2 * total + at)
+    else:
+        length = interval_length(time, first, e, events, t_max)
+        return step_after(tl.zeros_like(rate_mem) + length, rate_mem, rate_syn)
+
+
+@triton.jit
+def steps_kernel(time, count, constants, steps, slots, total, LANES: tl.constexpr):
+    """Factors (three of [batch, slots]) from every event to the next for neurons that share their constants."""
+    at = tl.program_id(0).to(tl.int64) * LANES + tl.arange(0, LANES)
+    e = at % slots
+    events = tl.load(count + at // slots, mask=at < total, other=0)
+    inside = e < events
+    t_max = tl.load(constants)
+    following = tl.load(time + at + 1, mask=e + 1 < events, other=0.0).to(tl.float64)
+    start = tl.load(time + at, mask=inside, other=0.0).to(tl.float64)
+    length = tl.where(e + 1 < events, following, t_max) - start
+    rate_mem = 1.0 / tl.load(constants + 2)
+    rate_syn = 1.0 / tl.load(constants + 3)
+    membrane, synapse, transfer = step_after(length, rate_mem, rate_syn)
+    tl.store(steps + at, membrane, mask=inside)
+    tl.store(steps + total + at, synapse, mask=inside)
+    tl.store(steps + 2 * total + at, transfer, mask=inside)
+
+
+@triton.jit
+def forward_kernel(
+    time,  # [batch, slots], ascending
+    source,  # [batch, slots]: the input that each is a spike of
+    count,  # [batch]: how many are spikes
+    steps,
+    weight,
+    constants,
+    out,
+    counts,
+    grazing,
+    interval,
+    offset,
+    drive,
+    slots,
+    total,
+    neurons,
+    columns,
+    max_spikes,
+    restarts,
+    HARD: tl.constexpr,
+    KEEP: tl.constexpr,
+    SHARED: tl.constexpr,
+    QUADRATIC: tl.constexpr,
+    LAMBERT: tl.constexpr,
+    NEWTON: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Spikes of one block of neurons in one sample. ``counts`` is above ``max_spikes`` where they overflow."""
+    blocks = tl.cdiv(neurons, BLOCK)
+    b = (tl.program_id(0) // blocks).to(tl.int64)
+    n = (tl.program_id(0) % blocks) * BLOCK + tl.arange(0, BLOCK)
+    inside = n < neurons
+    t_max = tl.load(constants)
+    limit = tl.load(constants + 1)
+    tau_mem = cell_row(constants, 0, columns, n, inside, SHARED)
+    tau_syn = cell_row(constants, 1, columns, n, inside, SHARED)
+    threshold = cell_row(constants, 2, columns, n, inside, SHARED)
+    after = cell_row(constants, 3, columns, n, inside, SHARED)
+    t_ref = cell_row(constants, 4, columns, n, inside, SHARED)
+    rate_mem = 1.0 / tau_mem
+    rate_syn = 1.0 / tau_syn
+    flat = b * neurons + n
+    slot = flat * max_spikes
+    first = b * slots
+    events = tl.load(count + b)
+
+    u = tl.zeros([BLOCK], tl.float64)
+    i = tl.zeros([BLOCK], tl.float64)
+    clamp = tl.full([BLOCK], -1.0, tl.float64)  # what is left of the refractory time, below 0: none
+    found = tl.zeros([BLOCK], tl.int32)
+    grazes = tl.zeros([BLOCK], tl.int32)
+    for e in range(events):
+        start = tl.load(time + first + e).to(tl.float64)
+        length = interval_length(time, first, e, events, t_max)
+        row = tl.load(source + first + e).to(tl.int64) * neurons
+        i += tl.load(weight + row + n, mask=inside, other=0.0).to(tl.float64)
+        membrane, synapse, transfer = step_of_event(
+            steps, total, first + e, time, first, e, events, t_max, rate_mem, rate_syn, SHARED
+        )
+        next_u = membrane * u + transfer * i
+        next_i = synapse * i
+        slope = i - u * rate_mem
+        rises = (i > 0) & (slope > 0) & (u + slope * length >= threshold)
+        active = rises | (u >= threshold) | (clamp >= 0)
+        if any_of(active):  # these go through the interval from spike to spike
+            special = active
+            x = tl.zeros([BLOCK], tl.float64)
+            while any_of(active):
+                remaining = length - x
+                held = active & (clamp >= 0)
+                wait = crossing(
+                    active & ~held,
+                    u,
+                    i,
+                    remaining,
+                    tau_mem,
+                    tau_syn,
+                    rate_mem,
+                    rate_syn,
+                    threshold,
+                    QUADRATIC,
+                    LAMBERT,
+                    NEWTON,
+                )
+                crosses = active & ~held & (wait != NONE)
+                fires = crosses & (found < max_spikes)
+                freed = held & (clamp < INF) & ~(clamp > remaining)
+                by = tl.where(fires, wait, tl.where(freed, clamp, remaining))
+                own_membrane, own_synapse, own_transfer = step_after(by, rate_mem, rate_syn)
+                u = tl.where(active & ~held, own_membrane * u + own_transfer * i, u)
+                i = tl.where(active, i * own_synapse, i)
+                x = tl.where(active, x + by, x)
+                if HARD:
+                    clamp = tl.where(held & (clamp < INF), tl.where(freed, -1.0, clamp - remaining), clamp)
+                    u = tl.where(freed, after, u)
+                    if KEEP:
+                        at = restarts + slot + found - 1
+                        tl.store(interval + at, e, mask=freed)
+                        tl.store(offset + at, x, mask=freed)
+                        tl.store(drive + at, i - u * rate_mem, mask=freed)
+                if KEEP:
+                    tl.store(interval + slot + found, e, mask=fires)
+                    tl.store(offset + slot + found, x, mask=fires)
+                    tl.store(drive + slot + found, i, mask=fires)
+                tl.store(out + slot + found, start + x, mask=fires)
+                slope = i - threshold * rate_mem
+                least_slope = limit * (tl.abs(i) + threshold * rate_mem)
+                grazes += (fires & (slope < least_slope)).to(tl.int32)
+                if HARD:
+                    u = tl.where(fires, after, u)
+                    clamp = tl.where(fires, t_ref, clamp)
+                else:
+                    u = tl.where(fires, threshold - after, u)
+                found = tl.where(crosses & ~fires, max_spikes + 1, found + fires.to(tl.int32))
+                active = active & (fires | freed)
+            next_u = tl.where(special, u, next_u)
+            next_i = tl.where(special, i, next_i)
+        u = next_u
+        i = next_i
+    tl.store(counts + flat, found, mask=inside)
+    tl.store(grazing + flat, grazes, mask=inside)
+
+
+@triton.jit
+def previous_item(item, interval, slot, restarts, HARD: tl.constexpr):
+    """One item back: 2 k is spike k, 2 k + 1 the restart behind it, which only hard resets have, and not always.
+
+    Returns the item, where it is kept, and its interval; below 0: none left.
+    """
+    item -= 1
+    odd = (item & 1) == 1
+    if HARD:
+        reached = tl.load(interval + restarts + slot + (item >> 1), mask=odd & (item > 0), other=-1)
+        item -= (odd & (reached < 0)).to(tl.int32)
+    else:
+        item -= odd.to(tl.int32)
+    at = slot + (item >> 1) + tl.where((item & 1) == 1, restarts, 0)
+    return item, at, tl.load(interval + at, mask=item >= 0, other=-1)
+
+
+@triton.jit
+def backward_kernel(
+    time,
+    source,
+    count,
+    steps,
+    weight,
+    constants,
+    grad,
+    counts,
+    interval,
+    offset,
+    drive,
+    by_group,  # [groups, inputs, neurons]: sums of the gradients of the weights
+    by_block,  # [blocks, batch, slots]: sums of the gradients of the times, or unused
+    batch,
+    groups,
+    slots,
+    total,
+    table,
+    neurons,
+    columns,
+    max_spikes,
+    restarts,
+    HARD: tl.constexpr,
+    SHARED: tl.constexpr,
+    OF_TIMES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Gradients of one block of neurons, summed over one group of samples, which it takes one after the other."""
+    blocks = tl.cdiv(neurons, BLOCK)
+    group = (tl.program_id(0) // blocks).to(tl.int64)
+    block = tl.program_id(0) % blocks
+    n = block * BLOCK + tl.arange(0, BLOCK)
+    parts = by_block + block.to(tl.int64) * total
+    inside = n < neurons
+    t_max = tl.load(constants)
+    limit = tl.load(constants + 1)
+    threshold = cell_row(constants, 2, columns, n, inside, SHARED)
+    after = cell_row(constants, 3, columns, n, inside, SHARED)
+    rate_mem = 1.0 / cell_row(constants, 0, columns, n, inside, SHARED)
+    rate_syn = 1.0 / cell_row(constants, 1, columns, n, inside, SHARED)
+    sums = by_group + group * table
+    for b in range(group * batch // groups, (group + 1) * batch // groups):
+        flat = b * neurons + n
+        slot = flat * max_spikes
+        first = b * slots
+        events = tl.load(count + b)
+        spikes = tl.load(counts + flat, mask=inside, other=0)
+        item, at, own = previous_item(2 * spikes, interval, slot, restarts, HARD)
+        of_u = tl.zeros([BLOCK], tl.float64)
+        of_i = tl.zeros([BLOCK], tl.float64)
+        of_restart = tl.zeros([BLOCK], tl.float64)  # of the time of the restart behind the spike that comes next
+        last = tl.max(own, axis=0)
+        for back in range(last + 1):
+            e = last - back
+            membrane, synapse, transfer = step_of_event(
+                steps, total, first + e, time, first, e, events, t_max, rate_mem, rate_syn, SHARED
+            )
+            next_of_u = membrane * of_u
+            next_of_i = transfer * of_u + synapse * of_i
+            active = own == e
+            if any_of(active):  # these go back through the interval from spike to spike
+                special = active
+                x = tl.zeros([BLOCK], tl.float64) + interval_length(time, first, e, events, t_max)
+                while any_of(active):
+                    stops = active & (own == e)
+                    to = tl.load(offset + at, mask=stops, other=0.0)
+                    own_membrane, own_synapse, own_transfer = step_after(x - to, rate_mem, rate_syn)
+                    of_i = tl.where(active, own_transfer * of_u + own_synapse * of_i, of_i)
+                    of_u = tl.where(active, of_u * own_membrane, of_u)
+                    x = tl.where(active, to, x)
+                    current = tl.load(drive + at, mask=stops, other=1.0)
+                    restarted = stops & ((item & 1) == 1)
+                    fired = stops & ~restarted
+                    of_time = tl.load(grad + at, mask=fired, other=0.0).to(tl.float64)
+                    slope = current - threshold * rate_mem
+                    least_slope = limit * (tl.abs(current) + threshold * rate_mem)
+                    slope = tl.where(slope < least_slope, least_slope, slope)
+                    if HARD:
+                        of_restart = tl.where(restarted, -of_u * current, of_restart)
+                        of_u = tl.where(fired, -(of_time + of_restart) / slope, tl.where(restarted, 0.0, of_u))
+                        of_restart = tl.where(fired, 0.0, of_restart)
+                    else:
+                        of_u = tl.where(fired, of_u + (of_u * after * rate_mem - of_time) / slope, of_u)
+                    previous, previous_at, previous_own = previous_item(item, interval, slot, restarts, HARD)
+                    item = tl.where(stops, previous, item)
+                    at = tl.where(stops, previous_at, at)
+                    own = tl.where(stops, previous_own, own)
+                    active = stops
+                next_of_u = tl.where(special, of_u, next_of_u)
+                next_of_i = tl.where(special, of_i, next_of_i)
+            of_u = next_of_u
+            of_i = next_of_i
+            row = tl.load(source + first + e).to(tl.int64) * neurons
+            tl.store(sums + row + n, tl.load(sums + row + n, mask=inside, other=0.0) + of_i, mask=inside)
+            if OF_TIMES:
+                weights = tl.load(weight + row + n, mask=inside, other=0.0).to(tl.float64)
+                of_time = tl.sum(weights * (of_i * rate_syn - of_u), axis=0)
+                tl.store(parts + first + e, of_time)
+
+
+@triton.jit
+def fold_kernel(parts, result, rows, width, LANES: tl.constexpr):
+    """Sums over the first axis of [rows, width] in its order."""
+    at = tl.program_id(0).to(tl.int64) * LANES + tl.arange(0, LANES)
+    sums = tl.zeros([LANES], tl.float64)
+    part = parts + at
+    for _ in range(rows):
+        sums += tl.load(part, mask=at < width, other=0.0)
+        part += width
+    tl.store(result + at, sums, mask=at < width)
+
+
+class _Events(NamedTuple):
+    """Input spikes of every sample in the order of arrival.
+
+    Attributes:
+        time: [B, slots], ascending, dtype of the input; inf behind the last spike.
+        order: [B, slots] int64: the slot of the sample that each comes from.
+        source: [B, slots] int32: its input.
+        count: [B] int32.
+    """
+
+    time: torch.Tensor
+    order: torch.Tensor
+    source: torch.Tensor
+    count: torch.Tensor
+
+
+def _sorted(times: torch.Tensor, t_max: float) -> _Events:
+    flat = times.flatten(1)
+    arrives = (flat < torch.inf) & (flat.double() <= t_max)
+    time, order = torch.where(arrives, flat, torch.inf).sort(dim=1, stable=True)
+    source = (order // max(1, times.shape[2])).int()
+    return _Events(time, order, source, arrives.sum(1, dtype=torch.int32))
+
+
+class _Layer:
+    """What both passes have in common: sorted events, constants and propagators, on the device of the times."""
+
+    def __init__(
+        self,
+        times: torch.Tensor,
+        weight: torch.Tensor,
+        cells: torch.Tensor,
+        max_spikes: int,
+        hard: bool,
+        t_max: float,
+        grazing: float,
+    ) -> None:
+        self.batch, self.neurons = times.shape[0], weight.shape[1]
+        self.blocks = triton.cdiv(self.neurons, BLOCK)
+        self.slots = times.shape[1] * times.shape[2]
+        self.events = _sorted(times, t_max)
+        shared = cells.shape[1] == 1
+        numbers = torch.cat([torch.tensor([t_max, grazing], dtype=torch.float64), cells.cpu().flatten()])
+        constants = numbers.to(times.device)
+        total = self.batch * self.slots
+        steps = times.new_empty((3 * total if shared else 0,), dtype=torch.float64)
+        if steps.numel():
+            steps_kernel[(_programs(triton.cdiv(total, LANES)),)](
+                self.events.time,
+                self.events.count,
+                constants,
+                steps,
+                self.slots,
+                total,
+                LANES=LANES,
+                **OPTIONS,
+            )
+        self.input = (self.events.time, self.events.source, self.events.count, steps, weight, constants)
+        self.sizes = {
+            "slots": self.slots,
+            "total": total,
+            "neurons": self.neurons,
+            "columns": cells.shape[1],
+            "max_spikes": max_spikes,
+            "restarts": self.batch * self.neurons * max_spikes,
+            "HARD": hard,
+            "SHARED": shared,
+            "BLOCK": BLOCK,
+        }
+
+
+def _programs(count: int) -> int:
+    if count >= 2**31:
+        raise KernelError(
+            f"The layer needs {count} programs; a device starts 2^31 - 1 at most.",
+            remedy="split the batch.",
+            code="kernel-shape",
+        )
+    return count
+
+
+def forward(
+    times: torch.Tensor,
+    weight: torch.Tensor,
+    cells: torch.Tensor,
+    hard: bool,
+    t_max: float,
+    grazing: float,
+    out: torch.Tensor,
+    counts: torch.Tensor,
+    grazes: torch.Tensor,
+    kept: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+) -> None:
+    """Run the layer into ``out``, ``counts``, ``grazes`` and what is ``kept`` (empty: nothing), prepared by the caller.
+
+    Shapes as in ``operators.py``. A neuron whose spikes overflow gets a count above ``max_spikes``; the caller looks.
+    """
+    layer = _Layer(times, weight, cells, out.shape[2], hard, t_max, grazing)
+    if not counts.numel():
+        return
+    mem, syn = cells[0], cells[1]
+    quadratic, lambert = mem == 2 * syn, mem == syn
+    forward_kernel[(_programs(layer.batch * layer.blocks),)](
+        *layer.input,
+        out,
+        counts,
+        grazes,
+        *kept,
+        **layer.sizes,
+        KEEP=kept[0].numel() > 0,
+        QUADRATIC=bool(quadratic.any()),
+        LAMBERT=bool(lambert.any()),
+        NEWTON=not bool((quadratic | lambert).all()),
+        **OPTIONS,
+    )
+
+
+def backward(
+    grad: torch.Tensor,
+    times: torch.Tensor,
+    weight: torch.Tensor,
+    cells: torch.Tensor,
+    counts: torch.Tensor,
+    kept: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    hard: bool,
+    t_max: float,
+    grazing: float,
+    of_times: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the gradients of ``weight`` and of ``times`` (empty without ``of_times``).
+
+    Adjoints have the bits of the CPU's. Their sums run sample by sample within groups and block by block, then over the
+    groups and blocks, always in the same order; how many there are depends on the shape alone.
+    """
+    layer = _Layer(times, weight, cells, grad.shape[2], hard, t_max, grazing)
+    table = weight.numel()
+    groups = max(1, min(layer.batch, PROGRAMS // max(1, layer.blocks), PARTIAL_BYTES // max(1, 8 * table)))
+    by_group = weight.new_zeros((groups, table), dtype=torch.float64)
+    by_block = weight.new_zeros((layer.blocks, layer.batch * layer.slots if of_times else 0), dtype=torch.float64)
+    if counts.numel():
+        backward_kernel[(_programs(groups * layer.blocks),)](
+            *layer.input,
+            grad,
+            counts,
+            *kept,
+            by_group,
+            by_block,
+            batch=layer.batch,
+            groups=groups,
+            table=table,
+            **layer.sizes,
+            OF_TIMES=of_times,
+            **OPTIONS,
+        )
+    grad_weight = torch.empty_like(weight)
+    _fold(by_group, grad_weight)
+    if not of_times:
+        return grad_weight, times.new_empty(0)
+    by_event = torch.empty_like(times).flatten(1)
+    _fold(by_block, by_event)
+    return grad_weight, torch.empty_like(by_event).scatter_(1, layer.events.order, by_event).view_as(times)
+
+
+def _fold(parts: torch.Tensor, result: torch.Tensor) -> None:
+    if result.numel():
+        rows, width = parts.shape
+        fold_kernel[(_programs(triton.cdiv(width, LANES)),)](parts, result, rows, width, LANES=LANES, **OPTIONS)
