@@ -4,6 +4,7 @@ One program takes one sample and a block of neurons and walks the sample's sorte
 Nothing is larger than inputs and outputs but partial sums of gradients, which are added in a fixed order: no atomics.
 """
 
+from math import inf
 from typing import Any, NamedTuple
 
 import torch
@@ -11,21 +12,22 @@ import triton
 import triton.language as tl
 
 from neurodeploy.errors import KernelError
+from neurodeploy.gpu.launch import run
+from neurodeploy.gpu.memory import empty
 from neurodeploy.kernels.spike_time.gpu_cell import INF, NONE, any_of, crossing, step_after
+from neurodeploy.kernels.spike_time.operators import SpikeOverflowError, check_saved, check_shapes, check_values
 
 BLOCK = 32
-"""Neurons of one program, a warp: one lane each."""
+"""Neurons of one program: a lane each, one warp, so that no neuron waits for others to fire but those of its warp."""
 
 LANES = 128
 """Lanes of the programs that go over events or sums."""
 
 PROGRAMS = 2048
-"""Programs that keep a large device busy: the backward pass splits a batch into groups of samples until it has as many."""
+"""Programs that keep a large chip busy: the backward pass splits a batch into groups of samples until it has as many."""
 
 PARTIAL_BYTES = 1 << 28
 """Most memory for the groups' sums of gradients of the weights."""
-
-OPTIONS: dict[str, Any] = {"num_warps": 1, "num_stages": 1, "enable_fp_fusion": False}
 
 
 @triton.jit
@@ -42,14 +44,11 @@ def interval_length(time, first, e, events, t_max):
 
 
 @triton.jit
-def step_of_event(
-    steps, total, at, time, first, e, events, t_max, rate_mem, rate_syn, SHARED: tl.constexpr
-):
-    """Factors from event e to the next: from the table, or of each neuron of the block."""
+def step_of_event(steps, total, at, length, rate_mem, rate_syn, SHARED: tl.constexpr):
+    """Factors of an interval: from the table, or of each neuron of the block."""
     if SHARED:
         return tl.load(steps + at), tl.load(steps + total + at), tl.load(steps + 2 * total + at)
     else:
-        length = interval_length(time, first, e, events, t_max)
         return step_after(tl.zeros_like(rate_mem) + length, rate_mem, rate_syn)
 
 
@@ -93,12 +92,12 @@ def forward_kernel(
     max_spikes,
     restarts,
     HARD: tl.constexpr,
-    KEEP: tl.constexpr,
     SHARED: tl.constexpr,
+    BLOCK: tl.constexpr,
+    KEEP: tl.constexpr,
     QUADRATIC: tl.constexpr,
     LAMBERT: tl.constexpr,
     NEWTON: tl.constexpr,
-    BLOCK: tl.constexpr,
 ):
     """Spikes of one block of neurons in one sample. ``counts`` is above ``max_spikes`` where they overflow."""
     blocks = tl.cdiv(neurons, BLOCK)
@@ -124,14 +123,17 @@ def forward_kernel(
     clamp = tl.full([BLOCK], -1.0, tl.float64)  # what is left of the refractory time, below 0: none
     found = tl.zeros([BLOCK], tl.int32)
     grazes = tl.zeros([BLOCK], tl.int32)
+    start = tl.load(time + first, mask=events > 0, other=0.0).to(tl.float64)
+    row = tl.load(source + first, mask=events > 0, other=0).to(tl.int64) * neurons
+    weights = tl.load(weight + row + n, mask=inside & (events > 0), other=0.0)
     for e in range(events):
-        start = tl.load(time + first + e).to(tl.float64)
-        length = interval_length(time, first, e, events, t_max)
-        row = tl.load(source + first + e).to(tl.int64) * neurons
-        i += tl.load(weight + row + n, mask=inside, other=0.0).to(tl.float64)
-        membrane, synapse, transfer = step_of_event(
-            steps, total, first + e, time, first, e, events, t_max, rate_mem, rate_syn, SHARED
-        )
+        i += weights.to(tl.float64)
+        more = e + 1 < events  # the next event is read while this one is worked on
+        row = tl.load(source + first + e + 1, mask=more, other=0).to(tl.int64) * neurons
+        weights = tl.load(weight + row + n, mask=inside & more, other=0.0)
+        following = tl.load(time + first + e + 1, mask=more, other=0.0).to(tl.float64)
+        length = tl.where(more, following, t_max) - start
+        membrane, synapse, transfer = step_of_event(steps, total, first + e, length, rate_mem, rate_syn, SHARED)
         next_u = membrane * u + transfer * i
         next_i = synapse * i
         slope = i - u * rate_mem
@@ -192,6 +194,7 @@ def forward_kernel(
             next_i = tl.where(special, i, next_i)
         u = next_u
         i = next_i
+        start = following
     tl.store(counts + flat, found, mask=inside)
     tl.store(grazing + flat, grazes, mask=inside)
 
@@ -230,17 +233,17 @@ def backward_kernel(
     by_block,  # [blocks, batch, slots]: sums of the gradients of the times, or unused
     batch,
     groups,
+    table,
     slots,
     total,
-    table,
     neurons,
     columns,
     max_spikes,
     restarts,
     HARD: tl.constexpr,
     SHARED: tl.constexpr,
-    OF_TIMES: tl.constexpr,
     BLOCK: tl.constexpr,
+    OF_TIMES: tl.constexpr,
 ):
     """Gradients of one block of neurons, summed over one group of samples, which it takes one after the other."""
     blocks = tl.cdiv(neurons, BLOCK)
@@ -269,15 +272,16 @@ def backward_kernel(
         last = tl.max(own, axis=0)
         for back in range(last + 1):
             e = last - back
-            membrane, synapse, transfer = step_of_event(
-                steps, total, first + e, time, first, e, events, t_max, rate_mem, rate_syn, SHARED
-            )
+            row = tl.load(source + first + e).to(tl.int64) * neurons
+            so_far = tl.load(sums + row + n, mask=inside, other=0.0)
+            length = interval_length(time, first, e, events, t_max)
+            membrane, synapse, transfer = step_of_event(steps, total, first + e, length, rate_mem, rate_syn, SHARED)
             next_of_u = membrane * of_u
             next_of_i = transfer * of_u + synapse * of_i
             active = own == e
             if any_of(active):  # these go back through the interval from spike to spike
                 special = active
-                x = tl.zeros([BLOCK], tl.float64) + interval_length(time, first, e, events, t_max)
+                x = tl.zeros([BLOCK], tl.float64) + length
                 while any_of(active):
                     stops = active & (own == e)
                     to = tl.load(offset + at, mask=stops, other=0.0)
@@ -307,8 +311,7 @@ def backward_kernel(
                 next_of_i = tl.where(special, of_i, next_of_i)
             of_u = next_of_u
             of_i = next_of_i
-            row = tl.load(source + first + e).to(tl.int64) * neurons
-            tl.store(sums + row + n, tl.load(sums + row + n, mask=inside, other=0.0) + of_i, mask=inside)
+            tl.store(sums + row + n, so_far + of_i, mask=inside)
             if OF_TIMES:
                 weights = tl.load(weight + row + n, mask=inside, other=0.0).to(tl.float64)
                 of_time = tl.sum(weights * (of_i * rate_syn - of_u), axis=0)
@@ -366,46 +369,33 @@ class _Layer:
     ) -> None:
         self.batch, self.neurons = times.shape[0], weight.shape[1]
         self.blocks = triton.cdiv(self.neurons, BLOCK)
-        self.slots = times.shape[1] * times.shape[2]
-        self.events = _sorted(times, t_max)
-        shared = cells.shape[1] == 1
-        numbers = torch.cat([torch.tensor([t_max, grazing], dtype=torch.float64), cells.cpu().flatten()])
-        constants = numbers.to(times.device)
-        total = self.batch * self.slots
-        steps = times.new_empty((3 * total if shared else 0,), dtype=torch.float64)
-        if steps.numel():
-            steps_kernel[(_programs(triton.cdiv(total, LANES)),)](
-                self.events.time,
-                self.events.count,
-                constants,
-                steps,
-                self.slots,
-                total,
-                LANES=LANES,
-                **OPTIONS,
+        if self.batch * self.blocks >= 2**31:
+            raise KernelError(
+                f"{self.batch} samples of {self.neurons} neurons need more programs than a GPU starts at once.",
+                remedy="split the batch.",
+                code="kernel-shape",
             )
-        self.input = (self.events.time, self.events.source, self.events.count, steps, weight, constants)
-        self.sizes = {
-            "slots": self.slots,
-            "total": total,
-            "neurons": self.neurons,
-            "columns": cells.shape[1],
-            "max_spikes": max_spikes,
-            "restarts": self.batch * self.neurons * max_spikes,
-            "HARD": hard,
-            "SHARED": shared,
-            "BLOCK": BLOCK,
-        }
-
-
-def _programs(count: int) -> int:
-    if count >= 2**31:
-        raise KernelError(
-            f"The layer needs {count} programs; a device starts 2^31 - 1 at most.",
-            remedy="split the batch.",
-            code="kernel-shape",
-        )
-    return count
+        self.events = _sorted(times, t_max)
+        slots = times.shape[1] * times.shape[2]
+        self.total = self.batch * slots
+        columns = cells.shape[1]
+        shared = columns == 1
+        numbers = torch.cat([torch.tensor([t_max, grazing], dtype=torch.float64), cells.flatten()])
+        constants = numbers.to(times.device)
+        steps = empty((3 * self.total if shared else 0,), torch.float64, times)
+        time, count = self.events.time, self.events.count
+        if shared:
+            run(
+                steps_kernel,
+                (triton.cdiv(self.total, LANES),),
+                (time, count, constants, steps, slots, self.total),
+                LANES // 32,
+                LANES=LANES,
+            )
+        self.inputs = (time, self.events.source, count, steps, weight, constants)
+        kept = self.batch * self.neurons * max_spikes
+        self.sizes = (slots, self.total, self.neurons, columns, max_spikes, kept)
+        self.choices = {"HARD": hard, "SHARED": shared, "BLOCK": BLOCK}
 
 
 def forward(
@@ -413,35 +403,46 @@ def forward(
     weight: torch.Tensor,
     cells: torch.Tensor,
     hard: bool,
+    max_spikes: int,
     t_max: float,
     grazing: float,
-    out: torch.Tensor,
-    counts: torch.Tensor,
-    grazes: torch.Tensor,
-    kept: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-) -> None:
-    """Run the layer into ``out``, ``counts``, ``grazes`` and what is ``kept`` (empty: nothing), prepared by the caller.
+    keep: bool,
+) -> tuple[torch.Tensor, ...]:
+    """The forward operator; arguments and results are those of its schema (``operators.py``), ``cells`` on the CPU.
 
-    Shapes as in ``operators.py``. A neuron whose spikes overflow gets a count above ``max_spikes``; the caller looks.
+    Waits for the device once, to see whether the values were allowed and whether spikes overflow.
     """
-    layer = _Layer(times, weight, cells, out.shape[2], hard, t_max, grazing)
-    if not counts.numel():
-        return
-    mem, syn = cells[0], cells[1]
-    quadratic, lambert = mem == 2 * syn, mem == syn
-    forward_kernel[(_programs(layer.batch * layer.blocks),)](
-        *layer.input,
-        out,
-        counts,
-        grazes,
-        *kept,
-        **layer.sizes,
-        KEEP=kept[0].numel() > 0,
+    check_shapes(times, weight, max_spikes)
+    layer = _Layer(times, weight, cells, max_spikes, hard, t_max, grazing)
+    out = empty((layer.batch, layer.neurons, max_spikes), times.dtype, times).fill_(inf)
+    counts, grazes = (empty(out.shape[:2], torch.int32, times).zero_() for _ in range(2))
+    shape = (1 + hard, *out.shape) if keep else (0,)
+    interval = empty(shape, torch.int32, times).fill_(-1)
+    offset, drive = (empty(shape, torch.float64, times).zero_() for _ in range(2))
+    quadratic, lambert = cells[0] == 2 * cells[1], cells[0] == cells[1]
+    run(
+        forward_kernel,
+        (layer.batch * layer.blocks,),
+        (*layer.inputs, out, counts, grazes, interval, offset, drive, *layer.sizes),
+        1,
+        **layer.choices,
+        maxnreg=128,
+        KEEP=keep,
         QUADRATIC=bool(quadratic.any()),
         LAMBERT=bool(lambert.any()),
         NEWTON=not bool((quadratic | lambert).all()),
-        **OPTIONS,
     )
+    _raise_found(times, weight, counts, max_spikes)
+    return out, counts, grazes, interval, offset, drive
+
+
+def _raise_found(times: torch.Tensor, weight: torch.Tensor, counts: torch.Tensor, max_spikes: int) -> None:
+    """Refuse values that are not allowed, and spikes without a slot; all conditions are read at once."""
+    allowed = torch.stack([weight.isfinite().all(), (times > -inf).all(), (counts <= max_spikes).all()])
+    if not all(allowed.tolist()):
+        check_values(times, weight)
+        sample, neuron = (int(index) for index in (counts > max_spikes).nonzero()[0])
+        raise SpikeOverflowError(f"sample {sample}", sample, neuron, max_spikes)
 
 
 def backward(
@@ -450,47 +451,57 @@ def backward(
     weight: torch.Tensor,
     cells: torch.Tensor,
     counts: torch.Tensor,
-    kept: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    interval: torch.Tensor,
+    offset: torch.Tensor,
+    drive: torch.Tensor,
     hard: bool,
     t_max: float,
     grazing: float,
     of_times: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the gradients of ``weight`` and of ``times`` (empty without ``of_times``).
+    """The backward operator; arguments and results are those of its schema, ``cells`` on the CPU.
 
-    Adjoints have the bits of the CPU's. Their sums run sample by sample within groups and block by block, then over the
+    Adjoints have the bits of the CPU's. Their sums run over the samples of a group and the neurons of a block, then over
     groups and blocks, always in the same order; how many there are depends on the shape alone.
     """
+    check_saved(grad, times, interval, hard)
     layer = _Layer(times, weight, cells, grad.shape[2], hard, t_max, grazing)
     table = weight.numel()
     groups = max(1, min(layer.batch, PROGRAMS // max(1, layer.blocks), PARTIAL_BYTES // max(1, 8 * table)))
-    by_group = weight.new_zeros((groups, table), dtype=torch.float64)
-    by_block = weight.new_zeros((layer.blocks, layer.batch * layer.slots if of_times else 0), dtype=torch.float64)
-    if counts.numel():
-        backward_kernel[(_programs(groups * layer.blocks),)](
-            *layer.input,
+    by_group = empty((groups, table), torch.float64, weight).zero_()
+    by_block = empty((layer.blocks, layer.total if of_times else 0), torch.float64, weight).zero_()
+    run(
+        backward_kernel,
+        (groups * layer.blocks,),
+        (
+            *layer.inputs,
             grad,
             counts,
-            *kept,
+            interval,
+            offset,
+            drive,
             by_group,
             by_block,
-            batch=layer.batch,
-            groups=groups,
-            table=table,
-            **layer.sizes,
-            OF_TIMES=of_times,
-            **OPTIONS,
-        )
-    grad_weight = torch.empty_like(weight)
-    _fold(by_group, grad_weight)
+            layer.batch,
+            groups,
+            table,
+            *layer.sizes,
+        ),
+        1,
+        **layer.choices,
+        maxnreg=128,
+        OF_TIMES=of_times,
+    )
+    grad_weight = _summed(by_group, weight)
     if not of_times:
         return grad_weight, times.new_empty(0)
-    by_event = torch.empty_like(times).flatten(1)
-    _fold(by_block, by_event)
-    return grad_weight, torch.empty_like(by_event).scatter_(1, layer.events.order, by_event).view_as(times)
+    by_event = _summed(by_block, times).flatten(1)
+    return grad_weight, empty(by_event.shape, times.dtype, times).scatter_(1, layer.events.order, by_event).view_as(times)
 
 
-def _fold(parts: torch.Tensor, result: torch.Tensor) -> None:
-    if result.numel():
-        rows, width = parts.shape
-        fold_kernel[(_programs(triton.cdiv(width, LANES)),)](parts, result, rows, width, LANES=LANES, **OPTIONS)
+def _summed(parts: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Sum over the first axis in its order, in the shape and dtype of ``like``."""
+    result = empty(like.shape, like.dtype, like)
+    rows, width = parts.shape
+    run(fold_kernel, (triton.cdiv(width, LANES),), (parts, result, rows, width), LANES // 32, LANES=LANES)
+    return result

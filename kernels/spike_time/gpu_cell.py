@@ -1,12 +1,13 @@
 """``cell.hpp`` in Triton: propagator and next threshold crossing of a block of neurons, with the CPU's bits.
 
-Every expression has the operations of the C++ code in the same order, in float64; ``+ - * /`` and square roots round
-the same everywhere as long as the compiler fuses none of them (``enable_fp_fusion=False``). What branches there is
-selected here, lane by lane, and loops run until no lane needs them.
+Every expression has the operations of the C++ code in the same order, in float64: ``+ - * /`` and square roots round to
+nearest on both. What branches there is selected here, lane by lane, and loops run until no lane needs them.
 """
 
 import triton
 import triton.language as tl
+
+from neurodeploy.gpu.arithmetic import exp_nonpositive
 
 NONE = tl.constexpr(-1.0)
 """No crossing."""
@@ -14,37 +15,12 @@ NONE = tl.constexpr(-1.0)
 INF = tl.constexpr(float("inf"))
 LN2_HIGH = tl.constexpr(6.93147180369123816490e-01)
 LN2_LOW = tl.constexpr(1.90821492927058770002e-10)
-MAGIC = tl.constexpr(6755399441055744.0)  # 1.5 * 2^52
 
 
 @triton.jit
 def any_of(mask):
     """Whether any lane is set: one truth value for the block."""
     return tl.max(mask.to(tl.int32), axis=0) > 0
-
-
-@triton.jit
-def exp_nonpositive(x):
-    """exp(x) for x <= 0 (``native/exponential.hpp``)."""
-    y = tl.where(x < -708.0, -708.0, x)
-    shifted = y * 1.4426950408889634074 + MAGIC
-    n = shifted - MAGIC
-    r = (y - n * LN2_HIGH) - n * LN2_LOW
-    p = r * (1.0 / 6227020800.0) + 1.0 / 479001600.0
-    p = p * r + 1.0 / 39916800.0
-    p = p * r + 1.0 / 3628800.0
-    p = p * r + 1.0 / 362880.0
-    p = p * r + 1.0 / 40320.0
-    p = p * r + 1.0 / 5040.0
-    p = p * r + 1.0 / 720.0
-    p = p * r + 1.0 / 120.0
-    p = p * r + 1.0 / 24.0
-    p = p * r + 1.0 / 6.0
-    p = p * r + 0.5
-    p = p * r + 1.0
-    p = p * r + 1.0
-    power = ((shifted.to(tl.int64, bitcast=True) + 1023) << 52).to(tl.float64, bitcast=True)
-    return tl.where(x < -708.0, 0.0, p * power)
 
 
 @triton.jit

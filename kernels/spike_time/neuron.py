@@ -15,7 +15,7 @@ Reset = Literal["subtract", "value"]
 class SpikeTimeNeuron:
     """Constants of ``du/dt = -u / tau_mem + i``, ``di/dt = -i / tau_syn``, with ``i += w`` at an input spike.
 
-    Each is one number for all neurons or a tensor [N]; all are taken as constants. Times are in any one unit, the one
+    Each is one number for all neurons or a tensor [N] on any device; all are taken as constants. Times are in any one unit, the one
     of the spike times (seconds, say). A synapse's weight is then a potential per time: its response peaks at
     ``weight * peak_response()``.
 
@@ -109,7 +109,7 @@ class SpikeTimeNeuron:
 
 
 def _tensor(value: float | torch.Tensor) -> torch.Tensor:
-    return torch.as_tensor(value, dtype=torch.float64).detach()
+    return torch.as_tensor(value, dtype=torch.float64, device="cpu").detach()
 
 
 def _require(name: str, row: torch.Tensor, fits: torch.Tensor, rule: str) -> None:

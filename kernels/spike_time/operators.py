@@ -1,5 +1,6 @@
 """Spike times of one layer: two opaque operators and the autograd function around them."""
 
+from functools import partial
 from math import inf
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from neurodeploy.errors import KernelError
 from neurodeploy.extension import native as _native
-from neurodeploy.kernel import check_device
+from neurodeploy.kernel import check_device, gpu_module
 from neurodeploy.kernels.spike_time.neuron import SpikeTimeNeuron
 from neurodeploy.threads import threads_for
 
@@ -78,7 +79,8 @@ def _forward_cpu(
     grazing: float,
     keep: bool,
 ) -> tuple[torch.Tensor, ...]:
-    _check(times, weight, max_spikes)
+    check_shapes(times, weight, max_spikes)
+    check_values(times, weight)
     batch, neurons = times.shape[0], weight.shape[1]
     out = times.new_full((batch, neurons, max_spikes), inf)
     counts = torch.empty(batch, neurons, dtype=torch.int32)
@@ -108,7 +110,8 @@ def _observe_cpu(
     t_max: float,
     grazing: float,
 ) -> tuple[torch.Tensor, ...]:
-    _check(times, weight, observed.shape[-1])
+    check_shapes(times, weight, observed.shape[-1])
+    check_values(times, weight)
     _check_observed(times, weight, observed, t_max)
     counts, grazes, interval, offset, drive = _observe_fake(times, weight, observed, cells, hard)
     interval.fill_(-1)
@@ -122,6 +125,14 @@ def _observe_cpu(
         *(tensor.data_ptr() for tensor in (times, weight, observed, counts, grazes, interval, offset, drive)),
     )
     return counts, grazes, interval, offset, drive
+
+
+def _observe_from_gpu(
+    times: torch.Tensor, weight: torch.Tensor, observed: torch.Tensor, *others: Any
+) -> tuple[torch.Tensor, ...]:
+    """Observed spikes come from a chip, through the host: they are followed there; the gradient is left to the GPU."""
+    found = _observe_cpu(times.cpu(), weight.cpu(), observed.cpu(), *others)
+    return tuple(tensor.to(times.device) for tensor in found)
 
 
 def _observe_fake(
@@ -155,13 +166,24 @@ def _check_observed(times: torch.Tensor, weight: torch.Tensor, observed: torch.T
         )
 
 
-def _check(times: torch.Tensor, weight: torch.Tensor, max_spikes: int) -> None:
+def check_shapes(times: torch.Tensor, weight: torch.Tensor, max_spikes: int) -> None:
+    """Refuse tensors that no operator can run on, whatever is in them.
+
+    Raises:
+        KernelError: wrong dtype, device, axes, strides or sizes, or a ``max_spikes`` that is not above 0.
+    """
     for name, tensor, axes in (("times", times, 3), ("weight", weight, 2)):
         if tensor.dtype not in (torch.float32, torch.float64) or tensor.dtype != times.dtype:
             raise KernelError(
                 f"{name} is {tensor.dtype}, the spike times are {times.dtype}.",
                 remedy="give both as float32 or both as float64.",
                 code="kernel-dtype",
+            )
+        if tensor.device != times.device:
+            raise KernelError(
+                f"{name} is on {tensor.device}, the spike times are on {times.device}.",
+                remedy="move both to one device.",
+                code="kernel-device",
             )
         if tensor.dim() != axes or not tensor.is_contiguous():
             raise KernelError(
@@ -185,6 +207,14 @@ def _check(times: torch.Tensor, weight: torch.Tensor, max_spikes: int) -> None:
         raise KernelError(
             f"max_spikes is {max_spikes}.", remedy="give a whole number above 0.", code="spike-time-max-spikes"
         )
+
+
+def check_values(times: torch.Tensor, weight: torch.Tensor) -> None:
+    """Refuse weights and times that are not numbers; inf is a time.
+
+    Raises:
+        KernelError: the first weight, or else the first time, that is not allowed.
+    """
     if not bool(weight.isfinite().all()):
         source, neuron = (int(index) for index in (~weight.isfinite()).nonzero()[0])
         raise KernelError(
@@ -220,6 +250,21 @@ def _forward_fake(
     return out, counts, torch.empty_like(counts), interval, offset, torch.empty_like(offset)
 
 
+def check_saved(grad: torch.Tensor, times: torch.Tensor, interval: torch.Tensor, hard: bool) -> None:
+    """Refuse a gradient that does not belong to what was kept of the spikes.
+
+    Raises:
+        KernelError: it has another shape or dtype, or is not contiguous.
+    """
+    if tuple(interval.shape) != (1 + hard, *grad.shape) or grad.dtype != times.dtype or not grad.is_contiguous():
+        raise KernelError(
+            f"The gradient is {grad.dtype} of shape {tuple(grad.shape)} and strides {grad.stride()}; what was kept of "
+            f"the spikes has shape {tuple(interval.shape)}.",
+            remedy="pass what the forward operator returned with keep=True, and gradients shaped like its times.",
+            code="kernel-shape",
+        )
+
+
 def _backward_cpu(
     grad: torch.Tensor,
     times: torch.Tensor,
@@ -234,13 +279,7 @@ def _backward_cpu(
     grazing: float,
     of_times: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    if tuple(interval.shape) != (1 + hard, *grad.shape) or grad.dtype != times.dtype or not grad.is_contiguous():
-        raise KernelError(
-            f"The gradient is {grad.dtype} of shape {tuple(grad.shape)} and strides {grad.stride()}; what was kept of "
-            f"the spikes has shape {tuple(interval.shape)}.",
-            remedy="pass what the forward operator returned with keep=True, and gradients shaped like its times.",
-            code="kernel-shape",
-        )
+    check_saved(grad, times, interval, hard)
     grad_weight = torch.empty_like(weight)
     grad_times = torch.empty_like(times) if of_times else times.new_empty(0)
     _native.spike_time.backward(
@@ -260,9 +299,17 @@ def _backward_fake(
     return torch.empty_like(weight), torch.empty_like(times) if others[-1] else times.new_empty(0)
 
 
+def _on_gpu(half: str, *arguments: Any) -> tuple[torch.Tensor, ...]:
+    outputs: tuple[torch.Tensor, ...] = getattr(gpu_module("neurodeploy.kernels.spike_time.gpu"), half)(*arguments)
+    return outputs
+
+
 _library.impl("spike_time_forward", _forward_cpu, "CPU")
 _library.impl("spike_time_observe", _observe_cpu, "CPU")
 _library.impl("spike_time_backward", _backward_cpu, "CPU")
+_library.impl("spike_time_forward", partial(_on_gpu, "forward"), "CUDA")
+_library.impl("spike_time_observe", _observe_from_gpu, "CUDA")
+_library.impl("spike_time_backward", partial(_on_gpu, "backward"), "CUDA")
 torch.library.register_fake("neurodeploy::spike_time_forward", _forward_fake, lib=_library)
 torch.library.register_fake("neurodeploy::spike_time_observe", _observe_fake, lib=_library)
 torch.library.register_fake("neurodeploy::spike_time_backward", _backward_fake, lib=_library)

@@ -62,7 +62,7 @@ class SpikeTimeLayer(torch.nn.Module):
         """
         threshold = torch.as_tensor(self.neuron.threshold, dtype=torch.float64)
         inputs = self.weight[0].numel()
-        unit = (threshold / self.neuron.peak_response()).to(self.weight.dtype)
+        unit = (threshold.cpu() / self.neuron.peak_response()).to(self.weight)
         unit = unit.reshape(-1, *[1] * (self.weight.dim() - 1))
         with torch.no_grad():
             self.weight.normal_(mean / inputs, std / sqrt(inputs)).mul_(unit)
