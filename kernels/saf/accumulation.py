@@ -12,7 +12,7 @@ from neurodeploy import buffers
 from neurodeploy import surrogate as surrogates
 from neurodeploy.errors import KernelError
 from neurodeploy.extension import native as _native
-from neurodeploy.kernel import Neuron, Parameters, check_arguments, check_device
+from neurodeploy.kernel import HALF, Neuron, Parameters, check_arguments, check_device, gpu_module
 from neurodeploy.threads import threads_for
 
 Form = Literal["closed", "recurrent", "lif"]
@@ -77,6 +77,33 @@ def _suffix(tensor: torch.Tensor) -> str:
     return "f64" if tensor.dtype == torch.float64 else "f32"
 
 
+def _check(
+    z: torch.Tensor,
+    potential: torch.Tensor,
+    accumulation: torch.Tensor,
+    decay: torch.Tensor,
+    threshold: torch.Tensor,
+    input_gain: torch.Tensor,
+    form: str,
+) -> None:
+    if z.dtype in HALF:
+        raise KernelError(
+            f"z is {z.dtype}, which holds whole numbers up to {256 if z.dtype == torch.bfloat16 else 2048} only; "
+            "accumulations exceed that.",
+            remedy="use float32, and leave the network out of autocast.",
+            code="kernel-dtype",
+        )
+    values = Parameters(decay, threshold, input_gain, threshold)
+    for state in (accumulation,) if form == "closed" else (accumulation, potential):
+        check_arguments(z, values, state, soft_spikes=False, time_major=True)
+    if decay.shape != (1,):
+        raise KernelError(
+            f"The decay has shape {tuple(decay.shape)}; accumulations of different decays cannot be combined.",
+            remedy="give all neurons one decay: a tensor of shape [1].",
+            code="saf-decay",
+        )
+
+
 def _forward_cpu(
     z: torch.Tensor,
     potential: torch.Tensor,
@@ -88,15 +115,7 @@ def _forward_cpu(
     max_spikes: int,
     keep: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    values = Parameters(decay, threshold, input_gain, threshold)
-    for state in (accumulation,) if form == "closed" else (accumulation, potential):
-        check_arguments(z, values, state, soft_spikes=False, time_major=True)
-    if decay.shape != (1,):
-        raise KernelError(
-            f"The decay has shape {tuple(decay.shape)}; accumulations of different decays cannot be combined.",
-            remedy="give all neurons one decay: a tensor of shape [1].",
-            code="saf-decay",
-        )
+    _check(z, potential, accumulation, decay, threshold, input_gain, form)
     a = buffers.empty(z.shape, z.dtype)
     spikes = buffers.empty(z.shape if form == "lif" else (0,), z.dtype)
     kept = buffers.empty(z.shape if keep else (0,), z.dtype)
@@ -133,6 +152,16 @@ def _forward_fake(
     return z.new_empty(z.shape), spikes, z.new_empty(z.shape if keep else (0,)), torch.empty_like(potential)
 
 
+def _check_kept(grad_a: torch.Tensor, kept: torch.Tensor) -> None:
+    if kept.shape != grad_a.shape or kept.dtype != grad_a.dtype or not kept.is_contiguous():
+        raise KernelError(
+            f"kept is {kept.dtype} of shape {tuple(kept.shape)} and strides {kept.stride()}; "
+            f"the gradient is {grad_a.dtype} of shape {tuple(grad_a.shape)}.",
+            remedy="pass what the forward operator returned, and gradients of its outputs' shapes.",
+            code="kernel-shape",
+        )
+
+
 def _backward_cpu(
     grad_a: torch.Tensor,
     kept: torch.Tensor,
@@ -143,13 +172,7 @@ def _backward_cpu(
     width: float,
     scale: float,
 ) -> torch.Tensor:
-    if kept.shape != grad_a.shape or kept.dtype != grad_a.dtype or not kept.is_contiguous():
-        raise KernelError(
-            f"kept is {kept.dtype} of shape {tuple(kept.shape)} and strides {kept.stride()}; "
-            f"the gradient is {grad_a.dtype} of shape {tuple(grad_a.shape)}.",
-            remedy="pass what the forward operator returned, and gradients of its outputs' shapes.",
-            code="kernel-shape",
-        )
+    _check_kept(grad_a, kept)
     grad_z = buffers.empty(grad_a.shape, grad_a.dtype)
     getattr(_native.saf, f"backward_{_suffix(grad_a)}")(
         _options(grad_a, "closed", 1),
@@ -168,8 +191,24 @@ def _backward_fake(grad_a: torch.Tensor, *_: Any) -> torch.Tensor:
     return grad_a.new_empty(grad_a.shape)
 
 
+def _forward_gpu(*arguments: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    *tensors_and_form, _, _ = arguments
+    _check(*tensors_and_form)
+    outputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+    outputs = gpu_module("neurodeploy.kernels.saf.gpu").forward(*arguments)
+    return outputs
+
+
+def _backward_gpu(*arguments: Any) -> torch.Tensor:
+    _check_kept(*arguments[:2])
+    grad_z: torch.Tensor = gpu_module("neurodeploy.kernels.saf.gpu").backward(*arguments)
+    return grad_z
+
+
 _library.impl("saf_forward", _forward_cpu, "CPU")
 _library.impl("saf_backward", _backward_cpu, "CPU")
+_library.impl("saf_forward", _forward_gpu, "CUDA")
+_library.impl("saf_backward", _backward_gpu, "CUDA")
 torch.library.register_fake("neurodeploy::saf_forward", _forward_fake, lib=_library)
 torch.library.register_fake("neurodeploy::saf_backward", _backward_fake, lib=_library)
 

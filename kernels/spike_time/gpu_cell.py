@@ -65,7 +65,7 @@ def mean_decay(z):
     series = 1.0 / 6.0 - z * series
     series = 0.5 - z * series
     series = 1.0 - z * series
-    direct = (1.0 - exp_nonpositive(-z)) / tl.where(z > 0.5, z, 1.0)
+    direct = (1.0 - exp_nonpositive(-z)) / tl.where(z < 0.5, 1.0, z)
     return tl.where(z < 0.5, series, direct)
 
 
@@ -101,9 +101,11 @@ def crossing_lambert(needed, u, i, tau_mem, threshold):
     found = needed & (level <= 0)
     s = tl.sqrt(2.0 * (-level * mean_decay(-level)))
     w = exp_nonpositive(level - 1.0)
+    tiny = tl.full(s.shape, 1e-16, tl.float64)  # a bare number may be rounded to float32 where it is compared
+    flat = tl.full(s.shape, -1e-7, tl.float64)
     near = -s + s * s / 3.0 - s * s * s * (11.0 / 72)
-    m = tl.where(s < 0.8, near, w * (1.0 + w * (1.0 + 1.5 * w)) - 1.0)
-    running = found & (m > -1.0) & (m < -1e-7)
+    m = tl.where(s < tl.full(s.shape, 0.8, tl.float64), near, w * (1.0 + w * (1.0 + 1.5 * w)) - 1.0)
+    running = found & (m > -1.0) & (m < flat)
     k = 0
     while any_of(running) & (k < 12):
         slope = -m / (1.0 + m)
@@ -111,7 +113,7 @@ def crossing_lambert(needed, u, i, tau_mem, threshold):
         curvature = -1.0 / ((1.0 + m) * (1.0 + m))
         change = error / (slope - 0.5 * error * curvature / slope)
         m = tl.where(running, m - change, m)
-        running = running & ~(tl.abs(change) <= 1e-16) & (m > -1.0) & (m < -1e-7)
+        running = running & ~(tl.abs(change) <= tiny) & (m > -1.0) & (m < flat)
         k += 1
     x = tau_mem * (1.0 + m) - u / i
     return tl.where(found, tl.where(x > 0.0, x, 0.0), NONE)

@@ -15,9 +15,9 @@ Reset = Literal["subtract", "value"]
 class SpikeTimeNeuron:
     """Constants of ``du/dt = -u / tau_mem + i``, ``di/dt = -i / tau_syn``, with ``i += w`` at an input spike.
 
-    Each is one number for all neurons or a tensor [N] on any device; all are taken as constants. Times are in any one unit, the one
-    of the spike times (seconds, say). A synapse's weight is then a potential per time: its response peaks at
-    ``weight * peak_response()``.
+    Each is one number for all neurons or a tensor [N], on any device; all are taken as constants. Times are in any one
+    unit, the one of the spike times (seconds, say). A synapse's weight is then a potential per time: its response peaks
+    at ``weight * peak_response()``.
 
     Attributes:
         tau_mem, tau_syn: time constants, > 0 and finite.

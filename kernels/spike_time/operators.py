@@ -170,7 +170,7 @@ def check_shapes(times: torch.Tensor, weight: torch.Tensor, max_spikes: int) -> 
     """Refuse tensors that no operator can run on, whatever is in them.
 
     Raises:
-        KernelError: wrong dtype, device, axes, strides or sizes, or a ``max_spikes`` that is not above 0.
+        KernelError: wrong dtype, axes, strides or sizes, or a ``max_spikes`` that is not above 0.
     """
     for name, tensor, axes in (("times", times, 3), ("weight", weight, 2)):
         if tensor.dtype not in (torch.float32, torch.float64) or tensor.dtype != times.dtype:
@@ -178,12 +178,6 @@ def check_shapes(times: torch.Tensor, weight: torch.Tensor, max_spikes: int) -> 
                 f"{name} is {tensor.dtype}, the spike times are {times.dtype}.",
                 remedy="give both as float32 or both as float64.",
                 code="kernel-dtype",
-            )
-        if tensor.device != times.device:
-            raise KernelError(
-                f"{name} is on {tensor.device}, the spike times are on {times.device}.",
-                remedy="move both to one device.",
-                code="kernel-device",
             )
         if tensor.dim() != axes or not tensor.is_contiguous():
             raise KernelError(
@@ -380,9 +374,16 @@ class _ObservedTimes(torch.autograd.Function):
         return _SpikeTimes.backward(ctx, *grads)[:7]
 
 
-def _check_run(times: torch.Tensor, weight: torch.Tensor, t_max: float, grazing: float) -> None:
-    check_device(times)
-    check_device(weight)
+def _check_run(tensors: dict[str, torch.Tensor], t_max: float, grazing: float) -> None:
+    times = tensors["times"]
+    for name, tensor in tensors.items():
+        check_device(tensor)
+        if tensor.device != times.device:
+            raise KernelError(
+                f"{name} is on {tensor.device}, the spike times are on {times.device}.",
+                remedy=f"move it with .to({str(times.device)!r}).",
+                code="kernel-device",
+            )
     if not grazing > 0:
         raise KernelError(f"grazing is {grazing}.", remedy="give a number above 0.", code="spike-time-grazing")
     if t_max != t_max:
@@ -415,7 +416,7 @@ def apply(
         KernelError: tensors that cannot be run.
         SpikeOverflowError: a neuron has more than ``max_spikes`` spikes; the first one is named.
     """
-    _check_run(times, weight, t_max, grazing)
+    _check_run({"times": times, "weight": weight}, t_max, grazing)
     keep = torch.is_grad_enabled() and (times.requires_grad or weight.requires_grad)
     cells = neuron.rows(weight.shape[-1]).contiguous()
     hard = neuron.reset == "value"
@@ -456,8 +457,7 @@ def observe(
     Raises:
         KernelError: tensors that cannot be run.
     """
-    _check_run(times, weight, t_max, grazing)
-    check_device(observed)
+    _check_run({"times": times, "weight": weight, "observed": observed}, t_max, grazing)
     cells = neuron.rows(weight.shape[-1]).contiguous()
     return Output(
         *_ObservedTimes.apply(  # type: ignore[no-untyped-call]

@@ -76,6 +76,7 @@ class Window:
 
     def __init__(self, stages: list[Stage], feedback: list[Connection], form: Form, decay: torch.Tensor) -> None:
         self._stages, self._feedback, self._form, self._decay = stages, feedback, form, decay
+        self._decay_on_host = decay.cpu()  # asking a GPU for it in every step would wait for the step before
         self._synapses = [Synapse(stage.before, stage.weighted, stage.after) for stage in stages]
         self._feedback_synapses = [Synapse([], connection.weighted, []) for connection in feedback]
         self._states: list[State | None] = [None] * len(stages)
@@ -87,7 +88,7 @@ class Window:
 
     def run(self, x: torch.Tensor, clamp: bool = False) -> Moving:
         """Run x [T, B, ...], T at least 1, and return what leaves the last stage; ``clamp``: with the clamp's slope."""
-        decay = float(self._decay.to(x.dtype))
+        decay = float(self._decay_on_host.to(x.dtype))
         sums = weight_sums(self.sum, decay, x.shape[0])
         self.sum = sums[-1]
         c = x.new_tensor(sums)
@@ -116,7 +117,7 @@ class Window:
         else:
             previous = torch.zeros_like(last.a[0]) if self._output is None else self._output
             self._output = last.a[-1].detach()
-            value = news(last.a, previous, float(self._decay.to(last.a.dtype)))
+            value = news(last.a, previous, float(self._decay_on_host.to(last.a.dtype)))
             value = value if readout else value.round()  # whole spikes, but for the rounding of the accumulations
         return replaced(last.a, value)
 
