@@ -76,6 +76,8 @@ def recorded() -> Iterator[list[Launch]]:
 def run(kernel: Any, grid: tuple[int, ...], arguments: Sequence[Any], warps: int, **constants: Any) -> None:
     """Launch ``kernel[grid](*arguments, **constants)`` on the device of the first tensor.
 
+    ``maxnreg`` among the constants is the compiler's: how many registers a thread may take.
+
     Raises:
         KernelError: the kernel needs more of a resource than the device has.
     """

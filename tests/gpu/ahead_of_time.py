@@ -55,6 +55,7 @@ def build(launch: Launch, architecture: int) -> Compiled:
     constants: dict[str, Any] = {}
     attributes: dict[tuple[int, ...], list[list[Any]]] = {}
     values = dict(zip(launch.kernel.arg_names, launch.arguments, strict=False)) | launch.constants
+    options = {name: value for name, value in launch.constants.items() if name not in launch.kernel.arg_names}
     for position, name in enumerate(launch.kernel.arg_names):
         value = values[name]
         if isinstance(value, torch.Tensor):
@@ -70,7 +71,7 @@ def build(launch: Launch, architecture: int) -> Compiled:
     compiled = triton.compile(
         ASTSource(launch.kernel, signature, constants, attributes),
         target=GPUTarget("cuda", architecture, 32),
-        options={"num_warps": launch.warps, "enable_fp_fusion": False},
+        options={"num_warps": launch.warps, "enable_fp_fusion": False, **options},
     )
     cubin = compiled.asm["cubin"]
     usage = _inspect("cuobjdump", cubin, "-res-usage")
