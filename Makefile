@@ -11,7 +11,7 @@ help:
 	@echo "make test   run the tests"
 	@echo "make lint   ruff, mypy"
 	@echo "make wheel  build the wheel and check what is in it"
-	@echo "make sanitize  run the emulator's tests under AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make sanitize  run the emulators' tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make bench  run the benchmarks and rewrite benchmarks/results/"
 
 $(VENV)/.python:

@@ -125,7 +125,7 @@ struct States {
 // it fades slower).
 // `special`: 1 for neurons that may fire, or that are released from their clamp.
 ND_MULTIVERSION bool advance(const Columns& columns, const Decays& decays, const double* row, double length,
-                             States& states, States& next, std::int64_t* special) {
+                             States& __restrict states, States& __restrict next, std::int64_t* __restrict special) {
     std::int64_t any = 0;
     for (std::int64_t n = 0; n < columns.padded; ++n) {
         const double weight = row[n], u = states.u[n], clamp = states.clamp[n];
@@ -145,7 +145,7 @@ ND_MULTIVERSION bool advance(const Columns& columns, const Decays& decays, const
         const bool fires = (end_u >= threshold) | (u >= threshold) | ((bound >= threshold) & falls);
         const bool held = clamp >= 0, released = clamp <= length;
         next.clamp[n] = held ? clamp - length : -1.0;
-        const std::int64_t alone = held ? released : fires;
+        const std::int64_t alone = (held & released) | (!held & fires);
         special[n] = alone;
         any |= alone;
     }

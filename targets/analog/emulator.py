@@ -107,7 +107,8 @@ def run_layer(
         SpikeOverflowError: a neuron has more than ``max_spikes`` spikes; the first one is named.
     """
     noise = noise or TrialNoise()
-    batch = _check(name, times, layer, max_spikes, t_max, seed, threads)
+    batch = check_run(name, times, layer.inputs, max_spikes, t_max, threads)
+    _whole("seed", seed, 0, 2**64 - 1)
     trials = _numbers("trials", trials, batch)
     sites = _numbers("sites", sites, layer.neurons)
     out = np.empty((batch, layer.neurons, max_spikes))
@@ -252,14 +253,17 @@ def stamped(times: Floats, timestamp_lsb_s: float) -> Floats:
     return times if timestamp_lsb_s == 0 else np.rint(times / timestamp_lsb_s) * timestamp_lsb_s
 
 
-def _check(
-    name: str, times: Floats, layer: LayerParameters, max_spikes: int, t_max: float, seed: int, threads: int
-) -> int:
+def check_run(name: str, times: Floats, inputs: int, max_spikes: int, t_max: float, threads: int) -> int:
+    """Check what every run of a layer is given, and return the number of samples.
+
+    Raises:
+        EmulationError: an argument has another type, shape or range.
+    """
     place = _place(name)
-    if times.dtype != np.float64 or times.ndim != 3 or times.shape[1] != layer.inputs:
+    if times.dtype != np.float64 or times.ndim != 3 or times.shape[1] != inputs:
         _refuse(
-            f"{place}the spike times are {times.dtype} of shape {times.shape}; the layer has {layer.inputs} inputs.",
-            f"give float64 [B, {layer.inputs}, slots], inf where there is no spike.",
+            f"{place}the spike times are {times.dtype} of shape {times.shape}; the layer has {inputs} inputs.",
+            f"give float64 [B, {inputs}, slots], inf where there is no spike.",
         )
     bad = ~(times > -inf)
     if bad.any():
@@ -268,18 +272,18 @@ def _check(
             f"{place}spike time {times[sample, source, slot]} in sample {sample}, input {source}, slot {slot}.",
             "give finite times, and inf where there is no spike.",
         )
-    if times[0].size >= 2**31 if len(times) else False:
-        _refuse(f"{place}one sample has {times[0].size} slots; the limit is 2^31 - 1.", "split the recording.")
-    for what, value, least, most in (
-        ("max_spikes", max_spikes, 1, WORDS - 1),
-        ("seed", seed, 0, 2**64 - 1),
-        ("threads", threads, 1, 2**16),
-    ):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
-            _refuse(f"{what} is {value}.", f"give a whole number from {least} to {most}.")
+    if times.shape[1] * times.shape[2] >= 2**31:
+        _refuse(f"{place}{times.shape[1]} x {times.shape[2]} slots for input spikes.", "give less than 2^31.")
+    _whole("max_spikes", max_spikes, 1, WORDS - 1)
+    _whole("threads", threads, 1, 2**16)
     if np.isnan(t_max):
         _refuse("t_max is not a number.", "give seconds, or inf.")
     return len(times)
+
+
+def _whole(name: str, value: int, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value <= most:
+        _refuse(f"{name} is {value}.", f"give a whole number from {least} to {most}.")
 
 
 def _numbers(name: str, values: Integers | None, count: int) -> Integers:
