@@ -25,7 +25,7 @@ def any_of(mask):
 
 @triton.jit
 def log_of_sum(u, c):
-    """ln(u + c) for a normal number u > 0 and what its rounding left out, c (``logarithm.hpp``)."""
+    """ln(u + c) for a normal number u > 0 and what its rounding left out, c (``native/logarithm.hpp``)."""
     bits = u.to(tl.int64, bitcast=True) + ((0x3FF00000 - 0x3FE6A09E) << 32)
     k = ((bits >> 52) - 1023).to(tl.float64)
     mantissa = ((bits & 0x000FFFFFFFFFFFFF) + (0x3FE6A09E << 32)).to(tl.float64, bitcast=True)

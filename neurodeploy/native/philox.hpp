@@ -6,7 +6,8 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
+
+#include "logarithm.hpp"
 
 namespace nd {
 
@@ -28,21 +29,6 @@ inline PhiloxWords philox(std::uint64_t key, PhiloxWords counter) {
 inline double uniform_open(std::uint32_t high, std::uint32_t low) {
     const std::uint64_t part = (std::uint64_t(high) << 32 | low) >> 12;
     return (static_cast<double>(part) + 0.5) * 0x1p-52;
-}
-
-// ln x for normal x > 0: x = 2^e m with sqrt(1/2) <= m < sqrt(2), ln m = 2 artanh((m - 1) / (m + 1)).
-inline double log_exact_steps(double x) {
-    std::uint64_t bits;
-    std::memcpy(&bits, &x, sizeof bits);
-    const std::uint64_t from_root_half = bits - 0x3FE6A09E667F3BCDull;  // the bits of sqrt(1/2)
-    const double e = static_cast<double>(static_cast<std::int64_t>(from_root_half) >> 52);
-    bits -= from_root_half & 0xFFF0000000000000ull;
-    double m;
-    std::memcpy(&m, &bits, sizeof m);
-    const double s = (m - 1.0) / (m + 1.0), square = s * s;
-    double series = 1.0 / 21;
-    for (int odd = 19; odd >= 1; odd -= 2) series = series * square + 1.0 / odd;
-    return e * 6.93147180369123816490e-01 + (2.0 * s * series + e * 1.90821492927058770002e-10);
 }
 
 template <std::size_t size>
@@ -78,7 +64,7 @@ inline double normal_quantile(double u) {
         const double r = 0.180625 - q * q;
         return q * horner(a, r) / horner(b, r);
     }
-    const double r = std::sqrt(-log_exact_steps(q < 0 ? u : 1.0 - u));
+    const double r = std::sqrt(-log_positive(q < 0 ? u : 1.0 - u));
     const double magnitude = r <= 5 ? horner(c, r - 1.6) / horner(d, r - 1.6) : horner(e, r - 5.0) / horner(f, r - 5.0);
     return q < 0 ? -magnitude : magnitude;
 }

@@ -13,6 +13,7 @@
 #include "../../kernels/spike_time/events.hpp"
 #include "crossing.hpp"
 #include "multiversion.hpp"
+#include "philox.hpp"
 #include "registry.hpp"
 
 namespace nd::analog {

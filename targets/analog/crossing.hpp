@@ -1,13 +1,13 @@
 // One current-based LIF neuron with an excitatory and an inhibitory receptor in continuous time: its exact propagator and
-// its next threshold crossing. README.md derives both. All times are local, counted from the last event. But for the closed
-// forms of equal receptors (cell.hpp) only IEEE-exact operations are used: the same bits on every CPU.
+// its next threshold crossing. README.md derives both. All times are local, counted from the last event. Only IEEE-exact
+// operations are used (+ - * / sqrt): the same bits on every CPU.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 
 #include "../../kernels/spike_time/cell.hpp"
-#include "philox.hpp"
+#include "logarithm.hpp"
 
 namespace nd::analog {
 
@@ -82,7 +82,7 @@ inline Course course_at(const Neuron& neuron, const State& state, double x) {
 inline double above_threshold(const Neuron& neuron, const State& state, double end, double& concave) {
     const double ratio = neuron.rate.inh * state.inh / (neuron.rate.exc * state.exc);
     const double turn =
-        log_exact_steps(std::min(std::max(ratio, 1e-300), 1e300)) / (neuron.rate.inh - neuron.rate.exc);
+        log_positive(std::min(std::max(ratio, 1e-300), 1e300)) / (neuron.rate.inh - neuron.rate.exc);
     const bool early = neuron.rate.inh > neuron.rate.exc;  // inhibition fades first: the peak comes behind `turn`
     if (!early && !(turn > 0)) return none;
     double low = early ? std::min(std::max(turn, 0.0), end) : 0.0, high = early ? end : std::min(turn, end);

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "exponential.hpp"
+#include "logarithm.hpp"
 #include "philox.hpp"
 #include "registry.hpp"
 
@@ -19,7 +20,7 @@ using Numbers = nb::ndarray<double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 double exponential(double x) { return x <= 0 ? exp_nonpositive(x) : 1.0 / exp_nonpositive(-x); }
 
 // Standard deviation of the logarithm of a log-normal factor with this coefficient of variation.
-double log_deviation(double cv) { return std::sqrt(log_exact_steps(1.0 + cv * cv)); }
+double log_deviation(double cv) { return std::sqrt(log_positive(1.0 + cv * cv)); }
 
 // A circuit's standard deviation and its standard normal number.
 struct Draw {

@@ -1,11 +1,12 @@
-// Logarithms of + - * / alone, the same bits on every CPU and in gpu.py (libm's differ); within one unit in the last place.
+// Logarithms of + - * / alone, the same bits on every CPU and in Triton (kernels/spike_time); libm's
+// differ. Within one unit in the last place.
 #pragma once
 
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 
-namespace nd::spike_time {
+namespace nd {
 
 // ln(u + c) for a normal number u > 0 and what its rounding left out, c: u = 2^k (1 + f) with 1 + f in
 // [sqrt(1/2), sqrt(2)), ln(1 + f) = 2 atanh(s), s = f / (2 + f); Taylor to s^23, error below 1e-19.
@@ -32,4 +33,4 @@ inline double log_one_plus(double x) {
     return log_of_sum(u, std::abs(x) > 1 ? 1 - (u - x) : x - (u - 1));
 }
 
-}  // namespace nd::spike_time
+}  // namespace nd
