@@ -24,6 +24,9 @@ from neurodeploy.targets.analog.parameters import LayerParameters
 #: (``lookup/defaults.py``). Weights are scaled to what results: other values would move the weight currents alone.
 GAIN_MEM, GAIN_SYN, PULSE_S = 4.0, 100.0, 10e-6
 
+#: Steps of the largest weight: four currents in the ratios 1:2:4:8 add up to 15 of the smallest.
+_LEVELS = 15
+
 
 @dataclass(frozen=True, eq=False)
 class FittedCore:
@@ -78,6 +81,16 @@ def fit_core(
     parts = [asked[piece.layer].weight[:, piece.neurons] for piece in pieces]
     weights = np.concatenate([part.ravel() for part in parts]) * faster
     scale = np.where(weights > 0, per_ampere["ampa"], per_ampere["gaba"])
+    largest = float(np.max(np.abs(weights) / scale, initial=0.0))
+    low, high = _LEVELS * currents[0], _LEVELS / 8 * currents[-1]
+    if largest and not low <= largest <= high:
+        with _in_layers(pieces):
+            raise QuantizeError(
+                f"the largest weight, for a threshold of {shared['threshold']:g}, is a current of {largest:.2g} A; sums of "
+                f"four currents of {chip.name} are good for {low:.2g} to {high:.2g} A.",
+                remedy="check the unit of time and the weights: one spike should move a neuron by about its threshold.",
+                code="weight-range",
+            )
     # It is the errors of the weights that count, not those of their currents.
     fit = four_currents((weights / scale)[:, None], currents, (scale[:, None] / max(per_ampere.values())) ** 2)
     biases |= {name: _word(table[choice]) for name, choice in zip(WEIGHTS, fit.choices, strict=True)}

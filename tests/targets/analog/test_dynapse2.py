@@ -8,6 +8,8 @@ from math import exp, inf
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from neurodeploy.errors import ConstraintError, MappingError, ProgramError, QuantizeError
 from neurodeploy.graph.graph import Graph
@@ -274,6 +276,28 @@ def test_with_many_neurons_only_the_last_layer_reaches_the_host():
     assert all(neuron["destinations"][0][2] == 0 for neuron in core_words(found, 0, 0)["neurons"])
 
 
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=25, deadline=None)
+def test_weights_arrive_where_they_belong_in_any_network(seed):
+    """Layers of random sizes and sources on chips of few small cores: what the words say is near what was asked for."""
+    rng = np.random.default_rng(seed)
+    chip = with_fabric(neurons_per_core=int(rng.integers(4, 12)), cores=3)
+    inputs = int(rng.integers(1, 20))
+    widths, layers = {"input": inputs}, []
+    for number in range(int(rng.integers(1, 5))):
+        source = str(rng.choice(list(widths)))
+        shape = widths[source], int(rng.integers(1, 16))
+        weight = rng.normal(size=shape) * (rng.random(shape) < 0.6) / UNIT
+        layers.append(Wanted(f"layer {number}", "", source, parameters(weight), 1))
+        widths[f"layer {number}"] = shape[1]
+    found = map_network(AnalogNetwork(inputs, tuple(layers), 6 * UNIT), chip, Settings())
+    for wanted, layer in zip(layers, found.program.layers, strict=True):
+        weight, nominal = wanted.parameters.weight, layer.nominal.weight
+        assert ((np.sign(nominal) == np.sign(weight)) | (nominal == 0)).all()
+        assert np.linalg.norm(nominal - weight) <= 0.2 * np.linalg.norm(weight) + 1e-12
+        assert np.array_equal(layer.synapse_sites >= 0, nominal != 0)
+
+
 # Parameters
 
 
@@ -311,6 +335,12 @@ def test_a_run_that_the_refractory_time_cannot_cover_is_refused(t_max):
 def test_a_reset_to_anything_but_rest_is_refused():
     with pytest.raises(ConstraintError, match=r"layer 0: neuron 0 is reset to -0.2"):
         mapped(normal(3, 4), v_reset=-0.2)
+
+
+@pytest.mark.parametrize("factor", [1e-5, 1e3])
+def test_weights_beyond_the_currents_are_refused(factor):
+    with pytest.raises(QuantizeError, match=r"layer 0: the largest weight, for a threshold of 1, is a current of"):
+        mapped(normal(3, 4) * factor)
 
 
 def test_weights_of_zero_are_mapped():
