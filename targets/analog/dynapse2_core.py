@@ -86,8 +86,8 @@ def fit_core(
     if largest and not low <= largest <= high:
         with _in_layers(pieces):
             raise QuantizeError(
-                f"the largest weight, for a threshold of {shared['threshold']:g}, is a current of {largest:.2g} A; sums of "
-                f"four currents of {chip.name} are good for {low:.2g} to {high:.2g} A.",
+                f"the largest weight, at a threshold of {shared['threshold']:g}, is a current of {largest:.2g} A; sums "
+                f"of four currents of {chip.name} are good for {low:.2g} to {high:.2g} A.",
                 remedy="check the unit of time and the weights: one spike should move a neuron by about its threshold.",
                 code="weight-range",
             )

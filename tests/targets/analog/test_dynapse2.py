@@ -339,7 +339,7 @@ def test_a_reset_to_anything_but_rest_is_refused():
 
 @pytest.mark.parametrize("factor", [1e-5, 1e3])
 def test_weights_beyond_the_currents_are_refused(factor):
-    with pytest.raises(QuantizeError, match=r"layer 0: the largest weight, for a threshold of 1, is a current of"):
+    with pytest.raises(QuantizeError, match=r"layer 0: the largest weight, at a threshold of 1, is a current of"):
         mapped(normal(3, 4) * factor)
 
 
