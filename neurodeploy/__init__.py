@@ -11,15 +11,18 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from neurodeploy import nn
+    from neurodeploy.analog.deployment import AnalogDeployment
+    from neurodeploy.compilation import compile, open
     from neurodeploy.compile_options import CompileOptions
     from neurodeploy.conversion.convert import convert
     from neurodeploy.conversion.images import load_images
     from neurodeploy.conversion.latency import latency_curve
     from neurodeploy.conversion.torch_ann import fine_tune
-    from neurodeploy.deployment import Deployment, compile, open
+    from neurodeploy.deployment import Deployment
     from neurodeploy.graph.difference import difference
     from neurodeploy.graph.load import load
     from neurodeploy.graph.nir_reader import check_nir
+    from neurodeploy.graph.pruning import prune_fan_in
     from neurodeploy.graph.save import save, to_nir
     from neurodeploy.graph.simulate import simulate
     from neurodeploy.graph.torch_reader import trace
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from neurodeploy.validation.validate import Validation, validate
 
 _HOME = {
+    "AnalogDeployment": "neurodeploy.analog.deployment",
     "CompileOptions": "neurodeploy.compile_options",
     "Deployment": "neurodeploy.deployment",
     "Validation": "neurodeploy.validation.validate",
@@ -42,7 +46,7 @@ _HOME = {
     "calibrate": "neurodeploy.validation.calibrate",
     "check_nir": "neurodeploy.graph.nir_reader",
     "compare_with_chip": "neurodeploy.validation.recorded",
-    "compile": "neurodeploy.deployment",
+    "compile": "neurodeploy.compilation",
     "convert": "neurodeploy.conversion.convert",
     "difference": "neurodeploy.graph.difference",
     "fine_tune": "neurodeploy.conversion.torch_ann",
@@ -52,8 +56,9 @@ _HOME = {
     "load": "neurodeploy.graph.load",
     "load_images": "neurodeploy.conversion.images",
     "monte_carlo": "neurodeploy.validation.robustness",
-    "open": "neurodeploy.deployment",
+    "open": "neurodeploy.compilation",
     "order_robustness": "neurodeploy.validation.robustness",
+    "prune_fan_in": "neurodeploy.graph.pruning",
     "save": "neurodeploy.graph.save",
     "simulate": "neurodeploy.graph.simulate",
     "sweep": "neurodeploy.validation.sweep",
@@ -63,6 +68,7 @@ _HOME = {
 }
 
 __all__ = [
+    "AnalogDeployment",
     "CompileOptions",
     "Deployment",
     "Validation",
@@ -84,6 +90,7 @@ __all__ = [
     "nn",
     "open",
     "order_robustness",
+    "prune_fan_in",
     "save",
     "simulate",
     "sweep",

@@ -17,10 +17,7 @@ from neurodeploy.events.array import EVENT_DTYPE, EventArray
 from neurodeploy.files import read_json, write_json, write_text
 from neurodeploy.graph.file import graph_hash, load_graph, save_graph
 from neurodeploy.graph.graph import Graph
-from neurodeploy.graph.load import load
-from neurodeploy.mapping.placement import CoreChoice, Split
 from neurodeploy.program_file import read_program, write_program
-from neurodeploy.quantize.calibration import Calibration, load_calibration
 from neurodeploy.quantize.integers import GRAPH_FILE as INTEGERS_FILE
 from neurodeploy.quantize.integers import REPORT_FILE, OnStep, Quantized, load_quantized, quantize
 from neurodeploy.target import (
@@ -248,66 +245,10 @@ class Deployment:
         return {name: {"neurodeploy.core": ",".join(numbers)} for name, numbers in cores.items()}
 
 
-def compile(
-    graph: Graph | str | Path,
-    *,
-    target: str | Path | Target = "speck2f",
-    v_min: str | float | None = None,
-    bias_bits: int | None = None,
-    calibration: Calibration | str | Path | None = None,
-    layer2core_map: CoreChoice = "auto",
-    split: Split = "auto",
-    monitor_layers: Sequence[str] | None = None,
-    settings: Mapping[str, Any] | None = None,
-    allow_recurrence: bool = False,
-    on_step: OnStep = lambda name, text: None,
-) -> Deployment:
-    """Quantize, map and lower a network.
-
-    Args:
-        graph: a graph, or the path of one.
-        target: name of the chip (``neurodeploy targets`` lists them), or the path of a ``chip.yaml``.
-        v_min: lower bound of the potential. None: the network's own, and none where the network has none;
-            ``"-threshold"``; ``"lowest"``: the lowest number of the chip's state word; a number in the network's units.
-        bias_bits: range the biases are scaled to. None: that of the chip's description, which is sinabs' 8 bits for
-            Speck; its hardware holds 16, with which a large bias does not coarsen the weights.
-        calibration: what ``nd.calibrate`` chose, or the path of its ``calibration.json``; None: as trained.
-        layer2core_map: ``"auto"`` finds a placement whenever one exists; or core numbers, one per layer in network
-            order; or a mapping from layer name, or name of a part such as ``conv2[0:32]``, to core.
-        split: ``"auto"`` splits a layer by its output features over several cores where there is no placement
-            otherwise, and says so in ``notes``; ``"never"`` refuses the network instead.
-        monitor_layers: layers whose spikes the host sees; by default the output layers.
-        settings: what else is set on the chip, name -> value; for Speck ``dvs`` (the sensor's pre-processing),
-            ``readout``, ``decimators`` and ``synops`` (busy layers go to fast cores), see
-            ``targets/dynapcnn/README.md``.
-        allow_recurrence: take networks with loops. On an event-driven chip a spike comes back at once instead of one
-            time step later, and a loop may deadlock it; ``notes`` say so.
-        on_step: called after each step.
-
-    Raises:
-        GraphError, QuantizeError, ConstraintError, MappingError, ConfigError: the network does not fit the chip; the
-            message names the layer, the rule, value, limit and remedy.
-    """
-    graph = load(graph) if isinstance(graph, str | Path) else graph
-    if not isinstance(graph, Graph):
-        raise ConfigError(
-            f"compile takes a graph or the path of one; this is a {type(graph).__name__}.",
-            remedy="give nd.trace(module, sample) for a torch module, or nd.load(path).",
-            code="not-a-graph",
-        )
-    if isinstance(calibration, str | Path):
-        calibration = load_calibration(calibration)
-    options = CompileOptions(
-        v_min, bias_bits, calibration, layer2core_map, split, monitor_layers, settings, allow_recurrence
-    )
-    target = load_target(target) if isinstance(target, str | Path) else target
-    return compile_with(graph, target, options, on_step=on_step)
-
-
 def compile_with(
     graph: Graph, target: Target, options: CompileOptions, *, on_step: OnStep = lambda name, text: None
 ) -> Deployment:
-    """``compile`` with all its options as one value; errors as there."""
+    """``neurodeploy.compile`` for a chip of integers and events, with all its options as one value; errors as there."""
     return deploy_integers(graph, quantize_for(target, graph, options, on_step=on_step), target, options, on_step)
 
 
@@ -356,11 +297,11 @@ def deploy_integers(
     return Deployment(graph, quantized, mapped.report(), program, target if target.file else None, options)
 
 
-def open(folder: str | Path) -> Deployment:
+def open_deployment(folder: str | Path) -> Deployment:
     """Read a deployment that ``Deployment.save`` wrote.
 
     Raises:
-        ConfigError: the folder does not exist or holds no program.
+        ConfigError: the folder does not exist, or holds no program or one of an analog chip.
         GraphError, ProgramError: another file is missing, or one is damaged, edited, of another version or of another
             network than the rest.
     """

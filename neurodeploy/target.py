@@ -460,10 +460,7 @@ class AnalogCompiled:
 
 
 class AnalogFamily(Protocol):
-    """What the code of a family of analog chips provides; ``chip`` is what ``chip_model`` made of its description.
-
-    Times of spikes are float64 ``[B, channels, slots]`` in seconds of the network, ``inf`` where there is no spike.
-    """
+    """What the code of a family of analog chips provides; ``chip`` is what ``chip_model`` made of its description."""
 
     @property
     def analog(self) -> Literal[True]:
@@ -506,48 +503,6 @@ class AnalogFamily(Protocol):
 
         Raises:
             ProgramError: a field is missing, unknown, of the wrong type or shape, out of range or inconsistent.
-        """
-        ...
-
-    def virtual_chip(self, chip: Any, serial: int) -> Any:
-        """The emulated chip of this serial number, with deviations of its own.
-
-        Raises:
-            ConfigError: the serial number is not whole and at least 0.
-        """
-        ...
-
-    def calibrate(self, virtual_chip: Any, program: Any, *, mode: Any = "residual", seed: int = 0) -> Any:
-        """Trims that bring the circuits of an emulated chip closer to what the program asks for."""
-        ...
-
-    def emulate(
-        self,
-        program: Any,
-        times: NDArray[np.float64],
-        chip: Any,
-        *,
-        virtual_chip: Any = None,
-        calibration: Any = None,
-        noise: bool = False,
-        seed: int = 0,
-        trials: NDArray[np.int64] | None = None,
-        threads: int = 1,
-    ) -> Mapping[str, NDArray[np.float64]]:
-        """Run spike times through the circuits; layer -> times of its spikes.
-
-        Args:
-            program: of this family.
-            times: of the host's spikes.
-            chip: what the program was compiled for.
-            virtual_chip: what the method of that name made; None: circuits without mismatch.
-            calibration: of that chip.
-            noise: whether runs differ, as the chip's description says.
-            seed, trials: what the noise is drawn from; ``trials``: a number for each sample, 0, 1, ... by default.
-            threads: results do not depend on it.
-
-        Raises:
-            EmulationError: the times do not fit, or a neuron fires more often than its layer keeps.
         """
         ...
 

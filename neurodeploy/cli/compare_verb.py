@@ -10,7 +10,7 @@ import neurodeploy as nd
 from neurodeploy.cli.output import say, table
 from neurodeploy.cli.recordings import one_recording
 from neurodeploy.cli.verb import Options, verb
-from neurodeploy.deployment import GRAPH_FILE
+from neurodeploy.deployment import GRAPH_FILE, open_deployment
 from neurodeploy.errors import CheckFailed, ConfigError
 from neurodeploy.graph.difference import Change, GraphDifference, difference
 from neurodeploy.graph.graph import Graph
@@ -122,7 +122,7 @@ def _chip(options: CompareOptions) -> dict[str, Any]:
             remedy="give --events RECORDING.",
             code="events-needed",
         )
-    deployment = nd.open(options.a)
+    deployment = open_deployment(options.a)
     events, _, until_us = one_recording(options.events, options.index, deployment.program.input_shape)
     comparison = nd.compare_with_chip(
         deployment, read_recorded(options.b), events, slow_clock_hz=options.slow_clock_hz, until_us=until_us

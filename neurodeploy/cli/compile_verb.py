@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
-from neurodeploy.cli.model_options import ChipOptions, Steps, compile_options, read_model, say_notes, say_quantization
+from neurodeploy.cli.analog import ONLY_ANALOG, AnalogOptions, compile_network, refuse_analog_options
+from neurodeploy.cli.model_options import Steps, compile_options, read_model, say_notes, say_quantization
 from neurodeploy.cli.output import progress, say, table
 from neurodeploy.cli.verb import verb, write_resolved
 from neurodeploy.deployment import PROGRAM_FILE, Deployment, compile_with
@@ -14,13 +15,13 @@ from neurodeploy.errors import ConfigError
 from neurodeploy.events.dataset import load_npz
 from neurodeploy.mapping.placement import CoreChoice, Split
 from neurodeploy.quantize.guards import Guard
-from neurodeploy.target import load_target
+from neurodeploy.target import Target, load_target
 from neurodeploy.validation.guards import activity_guards
 
 LAYER2CORE_HELP = "'auto'; core numbers in network order: 0,3,5; or the cores of some layers: conv1=0,conv3=5."
 
 
-class CompileOptions(ChipOptions):
+class CompileOptions(AnalogOptions):
     """Options of ``neurodeploy compile``."""
 
     layer2core_map: str = Field("auto", description=LAYER2CORE_HELP)
@@ -34,7 +35,14 @@ class CompileOptions(ChipOptions):
     slow_clock_hz: float | None = Field(
         None, gt=0, description="ticks per second of the slow clock, for networks with biases."
     )
+    nir_tau_unit: Literal["ms", "s"] | None = Field(
+        None, description="analog chips: unit of the time constants in NIR files for the vendor's tools; ms without it."
+    )
     out: Path = Field(Path("build"), description="folder to write to.", json_schema_extra={"short": "-o"})
+
+
+#: Fields that an analog chip has no use for.
+_ONLY_INTEGERS = ("monitor_layers", "check_on", "samples", "slow_clock_hz")
 
 
 @verb(CompileOptions)
@@ -43,7 +51,15 @@ def command(options: CompileOptions) -> dict[str, Any]:
 
     Writes graph.onnx, quantized.onnx, quantize.json, mapping.json, program.json (the chip's
     configuration), compile.json (the options) and deployment.json (the hashes of these files).
+    For an analog chip: graph.onnx, quantize.json, program.json and the last two, and in files/ what
+    the vendor's tools take.
     """
+    target = load_target(options.target)
+    if target.code.analog:
+        result = compile_network(options, target, options.out, _analog_settings(options, target))
+        write_resolved(options, options.out / "compile.yaml")
+        return result
+    refuse_analog_options(options, target, (*ONLY_ANALOG, "nir_tau_unit"))
     steps = Steps(options.verbose)
     chosen = replace(
         compile_options(options),
@@ -51,7 +67,7 @@ def command(options: CompileOptions) -> dict[str, Any]:
         split=options.split,
         monitor_layers=options.monitor_layers or None,
     )
-    deployment = compile_with(read_model(options), load_target(options.target), chosen, on_step=steps)
+    deployment = compile_with(read_model(options), target, chosen, on_step=steps)
     deployment.save(options.out)
     write_resolved(options, options.out / "compile.yaml")
     say_quantization(deployment.quantized.layers)
@@ -69,6 +85,20 @@ def command(options: CompileOptions) -> dict[str, Any]:
         "guards": [guard.to_dict() for guard in guards],
         "steps": steps.done,
     }
+
+
+def _analog_settings(options: CompileOptions, target: Target) -> dict[str, Any]:
+    """The settings that are flags of this verb; refuses what analog chips do not have."""
+    given = [name for name in _ONLY_INTEGERS if getattr(options, name) not in (None, ())]
+    given += ["layer2core_map"] if options.layer2core_map != "auto" else []
+    given += ["split"] if options.split != "auto" else []
+    if given:
+        raise ConfigError(
+            f"{', '.join('--' + name.replace('_', '-') for name in given)}: {target.name} is an analog chip.",
+            remedy="leave it out.",
+            code="analog-option",
+        )
+    return {} if options.nir_tau_unit is None else {"nir_tau_unit": options.nir_tau_unit}
 
 
 def _guards(options: CompileOptions, deployment: Deployment) -> list[Guard]:

@@ -7,11 +7,12 @@ from pydantic import Field
 
 from neurodeploy.cli.output import progress, say, table
 from neurodeploy.cli.verb import Options, verb, write_resolved
+from neurodeploy.compile_options import DEFAULT
 from neurodeploy.conversion.convert import REPORT_FILE, check_images, convert
 from neurodeploy.conversion.images import Coding, EncodedImages, Images, load_images
 from neurodeploy.conversion.latency import LatencyCurve, latency_curve
 from neurodeploy.conversion.picture import curve_picture
-from neurodeploy.deployment import GRAPH_FILE, compile
+from neurodeploy.deployment import GRAPH_FILE, compile_with
 from neurodeploy.errors import ConfigError, ConstraintError, MappingError, QuantizeError
 from neurodeploy.files import write_json, write_text
 from neurodeploy.graph.file import save_graph
@@ -148,7 +149,7 @@ def _curve(
     from neurodeploy.conversion.torch_ann import answers
 
     try:
-        deployment = compile(spiking, target=options.target)
+        deployment = compile_with(spiking, load_target(options.target), DEFAULT)
     except (QuantizeError, ConstraintError, MappingError) as error:
         say(f"the network does not fit {options.target}: {error}")
         return None

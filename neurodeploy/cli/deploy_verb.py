@@ -4,12 +4,12 @@ from typing import Any
 
 from pydantic import Field
 
-import neurodeploy as nd
 from neurodeploy.cli.output import say, table
 from neurodeploy.cli.recordings import RecordingOptions, one_recording
 from neurodeploy.cli.verb import verb, write_resolved
 from neurodeploy.deploy.deploy import STATUS, deploy
 from neurodeploy.deploy.plan import Plan, make_plan
+from neurodeploy.deployment import open_deployment
 
 
 class DeployOptions(RecordingOptions):
@@ -29,7 +29,7 @@ def command(options: DeployOptions) -> dict[str, Any]:
     library (exit code 3 without it), except for --dry-run. Not loaded by the vendor tool yet: the adapter is written
     from public documentation and tested against a substitute.
     """
-    deployment = nd.open(options.run)
+    deployment = open_deployment(options.run)
     events, _, until_us = one_recording(options.events, options.index, deployment.program.input_shape)
     clock = options.slow_clock_hz
     plan = make_plan(deployment, options.device, events, until_us=until_us, slow_clock_hz=clock)

@@ -9,6 +9,7 @@ import neurodeploy as nd
 from neurodeploy.cli.output import say
 from neurodeploy.cli.recordings import RecordingOptions, one_recording
 from neurodeploy.cli.verb import verb
+from neurodeploy.deployment import open_deployment
 from neurodeploy.errors import ConfigError
 from neurodeploy.events.dataset import read_npz
 from neurodeploy.target import SpikeArray
@@ -33,7 +34,7 @@ class DivergeOptions(RecordingOptions):
 @verb(DivergeOptions)
 def command(options: DivergeOptions) -> dict[str, Any]:
     """Find the first neuron and time at which two runs of a recording differ, and the cause."""
-    deployment = nd.open(options.run)
+    deployment = open_deployment(options.run)
     events, *_ = one_recording(options.events, options.index, deployment.program.input_shape)
     recorded, monitored = (None, None) if options.recorded is None else _recorded(options.recorded)
     found = nd.first_divergence(

@@ -1,17 +1,18 @@
 """``neurodeploy emulate``."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-import neurodeploy as nd
+from neurodeploy.cli.analog_run import emulate_analog
 from neurodeploy.cli.output import say, table
 from neurodeploy.cli.recordings import RecordingOptions, one_recording
 from neurodeploy.cli.verb import verb
+from neurodeploy.deployment import PROGRAM_FILE, open_deployment
 from neurodeploy.emulate.run import Run
 from neurodeploy.emulate.stream import joined
 from neurodeploy.emulate.workload import Workload
@@ -20,6 +21,7 @@ from neurodeploy.events.array import EVENT_DTYPE, EventArray
 from neurodeploy.events.dataset import write_npz
 from neurodeploy.events.formats import iter_events
 from neurodeploy.files import write_json
+from neurodeploy.program_file import program_target
 from neurodeploy.target import DEFAULT_WORK_LIMIT
 
 Neuron = tuple[int, int, int]
@@ -48,16 +50,38 @@ class EmulateOptions(RecordingOptions):
     chunk_events: int = Field(
         1 << 20, gt=0, description="events held in memory at a time; results do not depend on it."
     )
+    serial: int | None = Field(None, ge=0, description="analog chips: the serial number of the emulated chip.")
+    calibrate: Literal["residual", "search"] | None = Field(
+        None, description="analog chips: calibrate the circuits of that chip first."
+    )
+    calibration: Path | None = Field(None, description="analog chips: a file with the calibration of that chip.")
+    trial_noise: bool = Field(False, description="analog chips: runs differ, as the chip's description says.")
+    seed: int | None = Field(None, ge=0, description="analog chips: of the noise of trials and of calibration.")
+    decode: Literal["first", "count"] | None = Field(
+        None, description="analog chips: the answer is the output that fires first (without it), or most."
+    )
+    threads: int = Field(1, gt=0, description="analog chips: threads of the emulator.")
+
+
+#: Fields that say nothing about an analog chip.
+_ONLY_INTEGERS = ("probe", "switch", "load", "load_out", "pj_per_synop", "pj_per_spike", "slow_clock_hz")
 
 
 @verb(EmulateOptions)
 def command(options: EmulateOptions) -> dict[str, Any]:
-    """Run one recording through the bit-accurate event-driven emulator.
+    """Run one recording through the event-driven emulator, which is bit-accurate for chips of integers.
 
     A recording of its own file is read piece by piece and may be larger than memory.
+
+    For an analog chip the recording holds spike times (.npz, see 'neurodeploy data'); without --index all patterns
+    are run. --serial takes the chip of that number, with deviations of its own; without it, circuits are perfect.
     """
     _check_outputs(options)
-    deployment = nd.open(options.run)
+    if _is_analog(options.run):
+        _refuse(options, _ONLY_INTEGERS, "an analog chip")
+        return emulate_analog(options)
+    _refuse(options, ("serial", "calibrate", "calibration", "trial_noise", "seed", "decode"), "no analog chip")
+    deployment = open_deployment(options.run)
     pieces, label, until_us = _recording(options, deployment.program.input_shape)
     settings: dict[str, Any] = {
         "switches": dict(map(_switch, options.switch)) or None,
@@ -112,6 +136,17 @@ def command(options: EmulateOptions) -> dict[str, Any]:
             write_json(options.load_out, load.to_dict())
             say(f"wrote {options.load_out}")
     return content
+
+
+def _is_analog(run: Path) -> bool:
+    program = run / PROGRAM_FILE
+    return program.is_file() and program_target(program).code.analog
+
+
+def _refuse(options: EmulateOptions, names: Sequence[str], what: str) -> None:
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) not in (None, False, ())]
+    if given:
+        raise ConfigError(f"{', '.join(given)}: {options.run} is for {what}.", remedy="leave it out.", code="run-kind")
 
 
 def _check_outputs(options: EmulateOptions) -> None:

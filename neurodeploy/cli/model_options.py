@@ -89,7 +89,11 @@ def compile_options(options: Options) -> CompileOptions:
 
 def read_model(options: ModelOptions) -> Graph:
     """The network, with what the options say about a .nir file; errors as ``nd.load``."""
-    given = {key: getattr(options, key) for key in ("reset", "dt_us", "scheme")}
+    return load_model(options, {key: getattr(options, key) for key in ("reset", "dt_us", "scheme")})
+
+
+def load_model(options: ModelOptions, given: Mapping[str, Any]) -> Graph:
+    """The network, read with those of the options ``given`` that are not None."""
     return load(options.model, **{key: value for key, value in given.items() if value is not None})
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 import neurodeploy as nd
 from neurodeploy.cli.output import progress, say, table
 from neurodeploy.cli.verb import Options, verb, write_resolved
+from neurodeploy.deployment import open_deployment
 from neurodeploy.errors import CheckFailed, ConfigError
 from neurodeploy.events.dataset import EventDataset, load_npz
 from neurodeploy.validation.robustness import Robustness
@@ -72,7 +73,7 @@ def command(options: ValidateOptions) -> dict[str, Any]:
             remedy="add --runs float, or leave --max-loss out.",
             code="max-loss",
         )
-    deployment = nd.open(options.run)
+    deployment = open_deployment(options.run)
     dataset = load_npz(options.data, sensor_size=deployment.program.input_shape)[: options.samples]
     variants = {f"v_min={v_min}": deployment.recompile(v_min=v_min) for v_min in options.v_min}
     with progress("validating") as advance:

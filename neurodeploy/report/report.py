@@ -38,7 +38,7 @@ def write_report(folder: str | Path) -> Path:
         EventError, GraphError, ProgramError: one of its files is damaged, or of another network than the program.
     """
     folder = Path(folder)
-    deployment = stage.open(folder)
+    deployment = stage.open_deployment(folder)
     environment = Environment(
         loader=PackageLoader("neurodeploy.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )

@@ -3,10 +3,7 @@
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Literal
 
 from neurodeploy.errors import ConstraintError, MappingError, QuantizeError
 from neurodeploy.graph.graph import Graph
@@ -17,13 +14,6 @@ from neurodeploy.targets.analog.mapped import Mapped
 from neurodeploy.targets.analog.network import AnalogNetwork, network_of
 from neurodeploy.targets.analog.program import AnalogProgram, program_of_dict
 from neurodeploy.targets.analog.settings import Settings, read_settings
-
-if TYPE_CHECKING:
-    from neurodeploy.targets.analog.calibration import Calibration, Mode
-    from neurodeploy.targets.analog.emulator import TrialNoise
-    from neurodeploy.targets.analog.virtual_chip import VirtualChip
-
-Floats = NDArray[np.float64]
 
 _HERE = "neurodeploy.targets.analog"
 
@@ -70,47 +60,6 @@ class AnalogCores:
         """A program from its data, every field checked; see ``program.py``."""
         return program_of_dict(data)
 
-    def virtual_chip(self, chip: AnalogChip, serial: int) -> "VirtualChip":
-        """See ``virtual_chip.py``."""
-        from neurodeploy.targets.analog.virtual_chip import VirtualChip
-
-        return VirtualChip(chip, serial)
-
-    def calibrate(
-        self, virtual_chip: "VirtualChip", program: AnalogProgram, *, mode: "Mode" = "residual", seed: int = 0
-    ) -> "Calibration":
-        """See ``calibration.py``."""
-        from neurodeploy.targets.analog.calibration import calibrate
-
-        return calibrate(virtual_chip, program, mode=mode, seed=seed)
-
-    def emulate(
-        self,
-        program: AnalogProgram,
-        times: Floats,
-        chip: AnalogChip,
-        *,
-        virtual_chip: "VirtualChip | None" = None,
-        calibration: "Calibration | None" = None,
-        noise: bool = False,
-        seed: int = 0,
-        trials: NDArray[np.int64] | None = None,
-        threads: int = 1,
-    ) -> dict[str, Floats]:
-        """See ``emulator.py``; the noise is that of the chip's description."""
-        from neurodeploy.targets.analog.emulator import emulate_program
-
-        found = emulate_program(
-            program,
-            times,
-            realised=None if virtual_chip is None else virtual_chip.realise(program, calibration),
-            noise=_noise(program, chip) if noise else None,
-            seed=seed,
-            trials=trials,
-            threads=threads,
-        )
-        return {layer.name: spikes for layer, spikes in zip(program.layers, found, strict=True)}
-
     def files(
         self, program: AnalogProgram, graph: Graph, chip: AnalogChip, folder: Path, settings: Settings | None = None
     ) -> list[Path]:
@@ -130,15 +79,6 @@ def _findings(graph: Graph, chip: AnalogChip, settings: Settings) -> tuple[list[
     network = network_of(graph)
     findings += broken("network", Case(graph, network, chip, settings))
     return findings, None if any(finding.rule.severity == "error" for finding in findings) else network
-
-
-def _noise(program: AnalogProgram, chip: AnalogChip) -> "TrialNoise":
-    """The noise of the chip's description; its jitter is a share of the mean excitatory synaptic time constant."""
-    from neurodeploy.targets.analog.emulator import TrialNoise
-
-    tau_syn = np.concatenate([layer.nominal.tau_syn_exc for layer in program.layers]).mean()
-    described = chip.trial_noise
-    return TrialNoise(described.jitter_tau_syn.value * float(tau_syn), described.threshold_cv.value)
 
 
 def _mapper(chip: AnalogChip) -> Callable[[AnalogNetwork, AnalogChip, Settings], Mapped]:

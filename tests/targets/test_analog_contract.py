@@ -5,9 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from neurodeploy.analog.deployment import AnalogDeployment
 from neurodeploy.errors import ConfigError
 from neurodeploy.files import canonical_json
 from neurodeploy.target import load_target, target_names
+from neurodeploy.targets.analog.virtual_chip import VirtualChip
 from tests.targets.analog.networks import chain, often, spikes
 
 
@@ -90,26 +92,21 @@ def test_circuits_and_synapses_are_used_once(target, compiled):
 
 
 def test_a_chip_has_deviations_of_its_own(target, compiled):
-    chip = target.analog_family.virtual_chip(target.chip, 3)
-    first, again = (chip.realise(compiled.program) for _ in range(2))
+    first, again = (VirtualChip(target.chip, 3).realise(compiled.program) for _ in range(2))
     assert first == again
-    other = target.analog_family.virtual_chip(target.chip, 4).realise(compiled.program)
+    other = VirtualChip(target.chip, 4).realise(compiled.program)
     spread = any(parameter.spread is not None for _, parameter in target.chip.parameters.items())
     assert (first != other) == spread
 
 
-def test_it_runs(target, compiled):
-    family, times = target.analog_family, spikes()
-    nominal = family.emulate(compiled.program, times, target.chip)
-    assert list(nominal) == ["layer0", "layer1"]
-    assert nominal["layer1"].shape == (16, 3, compiled.program.layers[1].max_spikes)
-    assert np.isfinite(nominal["layer1"]).any()
-    chip = family.virtual_chip(target.chip, 1)
-    options = {"virtual_chip": chip, "noise": True, "seed": 5}
-    whole = family.emulate(compiled.program, times, target.chip, **options, threads=2)
-    parts = [
-        family.emulate(compiled.program, times[part], target.chip, **options, trials=part)
-        for part in (np.arange(7), np.arange(7, 16))
-    ]
-    for layer, found in whole.items():
-        assert np.concatenate([part[layer] for part in parts]).tobytes() == found.tobytes()
+def test_it_runs_the_same_in_any_batches(compiled):
+    deployment = AnalogDeployment(chain(), compiled.program, {})
+    times = spikes()
+    nominal = deployment.emulate(times)
+    assert list(nominal.times) == ["layer0", "layer1"]
+    assert nominal.output.shape[:2] == (16, 3)
+    assert np.isfinite(nominal.output).any()
+    options = {"serial": 1, "noise": True, "seed": 5}
+    whole = deployment.emulate(times, **options, threads=2).first_spikes("layer1")
+    parts = [deployment.emulate(times[part], **options, trials=part) for part in (np.arange(7), np.arange(7, 16))]
+    assert np.concatenate([part.first_spikes("layer1") for part in parts]).tobytes() == whole.tobytes()

@@ -1,0 +1,1 @@
+"""Networks on analog chips: compiled, saved, emulated on one chip or on many."""
