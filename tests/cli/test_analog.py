@@ -176,7 +176,7 @@ def test_other_chips_refuse_options_of_analog_ones(cli, small_graph, net, tmp_pa
 @pytest.mark.parametrize("verb", ["validate", "report", "deploy", "quantize", "map"])
 def test_verbs_of_other_chips_say_so(cli, verb, run, net, patterns, tmp_path):
     arguments = {
-        "validate": (run, patterns, "--dt-us", 10),
+        "validate": (run, "--data", patterns, "--dt-us", 10),
         "report": (run,),
         "deploy": (run, "--device", "speck2fdevkit:0", "--events", patterns),
         "quantize": (net, "-t", "bss2", "--out", tmp_path / "q"),
