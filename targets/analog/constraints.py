@@ -347,6 +347,17 @@ def reset_potential_is_the_rest(case: Case) -> Breaches:
             yield Breach(layer.name, f"v_reset up to {worst:g} from the rest", "0", "train with v_reset=0.")
 
 
+@_constraint("network", "below-rest", "note", needs="rest_reset")
+def the_membrane_stays_above_its_rest(case: Case) -> Breaches:
+    """The circuit's membrane current cannot fall below its rest, so inhibition before excitation is lost; in the
+    emulation it lowers the potential.
+    """
+    for layer in case.network.layers:
+        if count := int(np.count_nonzero(layer.parameters.weight < 0)):
+            remedy = "see how much it matters: full_circuit and run_stepped (targets/analog/README.md, DYNAP-SE2)."
+            yield Breach(layer.name, f"{count} inhibitory weights", "", remedy)
+
+
 @_constraint("network", "shared-parameters", needs="cores")
 def cores_share_their_parameters(case: Case) -> Breaches:
     """The neurons of a core have their time constants, thresholds and refractory time in common; there are {cores}
