@@ -8,7 +8,7 @@ from neurodeploy.targets.analog.dynapse2_words import words_of_dict
 from neurodeploy.targets.analog.program import AnalogProgram
 from neurodeploy.targets.analog.stepped import DpiNeurons
 
-#: Dark current of a transistor in amperes, which the membrane current cannot fall below (rockpool ``lookup/defaults.py``).
+#: Dark current of a transistor in amperes: the membrane current is not below it (rockpool ``lookup/defaults.py``).
 DARK_CURRENT_A = 0.5e-12
 
 
