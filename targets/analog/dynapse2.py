@@ -225,7 +225,8 @@ def _require_synapses(name: str, mask: Masks, weight: NDArray[np.float64], limit
         raise ConstraintError(
             f"{name}: neuron {worst} has {count[worst]} inputs whose weights do not round to 0 (of "
             f"{np.count_nonzero(weight[:, worst])} that are not 0); a neuron has {limits.synapses} synapses.",
-            remedy=f"keep the {limits.synapses} largest weights of each neuron, and train on with the others at 0.",
+            remedy=f"prune the smallest weights, nd.prune_fan_in(graph, {limits.synapses}), and fine-tune with them "
+            "held at 0.",
             code="fan-in",
         )
 
