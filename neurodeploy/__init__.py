@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from neurodeploy import nn
     from neurodeploy.analog.deployment import AnalogDeployment
+    from neurodeploy.analog.monte_carlo import chip_yield
     from neurodeploy.compilation import compile, open
     from neurodeploy.compile_options import CompileOptions
     from neurodeploy.conversion.convert import convert
@@ -45,6 +46,7 @@ _HOME = {
     "activity_guards": "neurodeploy.validation.guards",
     "calibrate": "neurodeploy.validation.calibrate",
     "check_nir": "neurodeploy.graph.nir_reader",
+    "chip_yield": "neurodeploy.analog.monte_carlo",
     "compare_with_chip": "neurodeploy.validation.recorded",
     "compile": "neurodeploy.compilation",
     "convert": "neurodeploy.conversion.convert",
@@ -76,6 +78,7 @@ __all__ = [
     "activity_guards",
     "calibrate",
     "check_nir",
+    "chip_yield",
     "compare_with_chip",
     "compile",
     "convert",

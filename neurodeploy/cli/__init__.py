@@ -25,6 +25,7 @@ VERBS = {
     "emulate": "Run recordings through the bit-accurate event-driven emulator.",
     "data": "Inspect, convert and draw event recordings.",
     "validate": "Compare the float, quantized, time-stepped and event-driven network on labelled recordings.",
+    "yield": "Emulate a network on many virtual analog chips: how many of them stay above an accuracy.",
     "sweep": "Compile a network in many ways and compare accuracy and load on labelled recordings.",
     "diverge": "Find the first neuron and time at which two runs of a recording differ, and the cause.",
     "report": "Write report.html, one self-contained page about a run folder.",
