@@ -65,3 +65,18 @@ def test_the_gpu_benchmark_measures_nothing_without_a_gpu(tmp_path: Path) -> Non
     assert done.returncode == 1
     assert "torch finds no GPU here" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_quick_run_of_the_analog_benchmark(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "analog_emulator.py", "--quick", "--output", tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (case,) = json.loads((tmp_path / "analog_emulator.json").read_text())["cases"]
+    (row,) = case["time_stepped"]
+    assert row["error"] < 0.02  # the step was chosen on other samples to be within 0.01
+    assert row["fire_in_one_only"] < 0.02
+    assert case["case"] in (tmp_path / "analog_emulator.md").read_text()
