@@ -44,7 +44,8 @@ def build() -> None:
     native = ROOT / "neurodeploy" / "native"
     robin_map = source.parent / "ext" / "robin_map" / "include"
     command = [compiler(), "-std=c++17", "-shared", "-fPIC", "-O1", "-g", "-fvisibility=hidden"]
-    command += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
+    command += ["-ffp-contract=off", "-fno-omit-frame-pointer"]
+    command += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
     command += [f"-I{path}" for path in (sysconfig.get_path("include"), nanobind.include_dir(), robin_map, native)]
     targets = sorted((ROOT / "targets").glob("*/*.cpp"))
     sources = [native / "module.cpp", *targets, source / "nb_combined.cpp"]

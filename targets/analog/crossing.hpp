@@ -64,78 +64,88 @@ inline State advanced(const Neuron& neuron, const State& state, double x) {
 
 // At one instant: how far the potential is above the threshold, and its first two derivatives.
 struct Course {
-    double excess, slope, drift;  // drift: derivative of exc - inh; the second derivative is drift - slope / tau_mem
+    double excess, slope, drift, curvature;  // drift: derivative of exc - inh
+
+    Course(const Neuron& neuron, const State& state)
+        : excess(state.u - neuron.threshold), slope(state.exc - state.inh - state.u * neuron.rate.mem),
+          drift(state.inh * neuron.rate.inh - state.exc * neuron.rate.exc),
+          curvature(drift - slope * neuron.rate.mem) {}
+    Course(const Neuron& neuron, const State& state, double x) : Course(neuron, advanced(neuron, state, x)) {}
 };
 
-inline Course course_at(const Neuron& neuron, const State& state, double x) {
-    const State then = advanced(neuron, state, x);
-    return {then.u - neuron.threshold, then.exc - then.inh - then.u * neuron.rate.mem,
-            then.inh * neuron.rate.inh - then.exc * neuron.rate.exc};
-}
+// A stretch of time with exactly one crossing of the threshold, upwards; `end` is `none`: there is none.
+struct Bracket {
+    double start, end;
+    Course at_start;
+};
 
-// A time at which the potential is at or above the threshold with exactly one crossing of it in between, or `none`.
-// `concave`: from there to its peak the potential is concave.
-//
 // slope * e^(x / tau_mem) has the derivative drift * e^(x / tau_mem), and the drift has one zero at most, `turn`. So the
 // slope has two at most, one on each side of `turn`, and of the two stretches on which the potential can rise, the last
-// one ends at 0 for ever: one peak can be positive, where the slope turns from above 0 to below.
-inline double above_threshold(const Neuron& neuron, const State& state, double end, double& concave) {
-    const double ratio = neuron.rate.inh * state.inh / (neuron.rate.exc * state.exc);
-    const double turn =
-        log_positive(std::min(std::max(ratio, 1e-300), 1e300)) / (neuron.rate.inh - neuron.rate.exc);
+// one ends at 0 for ever: one peak can be positive, where the slope turns from above 0 to below. From `turn` (or from now)
+// to this peak the potential is concave.
+inline Bracket bracket(const Neuron& neuron, const State& state, double end) {
+    const Course now(neuron, state);
+    const Bracket nothing{0, none, now};
     const bool early = neuron.rate.inh > neuron.rate.exc;  // inhibition fades first: the peak comes behind `turn`
-    if (!early && !(turn > 0)) return none;
-    double low = early ? std::min(std::max(turn, 0.0), end) : 0.0, high = early ? end : std::min(turn, end);
-    concave = low;
-    Course at = course_at(neuron, state, low);
-    if (at.excess >= 0) return low;
-    if (!(at.slope > 0)) return none;
-    const Course last = course_at(neuron, state, high);
-    if (last.excess >= 0) return high;
-    if (last.slope >= 0) return none;
-    double x = low, change = high - low;
+    // A rise along the steepest slope that is possible: without inhibition, or with all of it if it fades slower.
+    const double steepest = state.exc - (early ? 0 : state.inh) - state.u * neuron.rate.mem;
+    if (steepest * end + now.excess < 0) return nothing;
+    const double ratio = neuron.rate.inh * state.inh / (neuron.rate.exc * state.exc);
+    const double turn = log_positive(std::min(std::max(ratio, 1e-300), 1e300)) / (neuron.rate.inh - neuron.rate.exc);
+    double low = 0, high = end;
+    Course at_low = now;
+    if (early && turn > 0) {
+        low = std::min(turn, end);
+        at_low = Course(neuron, state, low);
+        if (at_low.excess >= 0) return {0, low, now};
+    } else if (!early) {
+        high = std::min(turn, end);
+    }
+    if (!(at_low.slope > 0 && high > low)) return nothing;
+    const Course last(neuron, state, high);
+    if (last.excess >= 0) return {low, high, at_low};
+    if (last.slope >= 0) return nothing;  // no peak before the end; or, with slow inhibition, a rise towards 0 for ever
+    // The peak, by Newton's method on slope * e^(x / tau_mem), which far behind it goes by small steps only; at first, the
+    // chord. Any point above the threshold will do.
+    const double start = low;
+    double x = low + (high - low) * (at_low.slope / (at_low.slope - last.slope)), change = high - low;
+    Course at = at_low;
     for (int k = 0; k < 100; ++k) {
-        if (at.slope > 0) {
-            low = x;
-            if (at.excess + at.slope * (high - x) < 0) return none;  // it stays below its tangent up to the peak
-        } else {
-            high = x;
-        }
-        // Newton on slope * e^(x / tau_mem), which far behind the peak goes by small steps only; at first, the chord.
-        double next = k == 0 ? low + (high - low) * (at.slope / (at.slope - last.slope)) : x - at.slope / at.drift;
-        if (!(next > low && next < high && std::abs(next - x) < 0.5 * change) && k > 0) next = 0.5 * (low + high);
+        if (at.slope > 0 && at.excess + at.slope * (high - low) < 0) return nothing;  // below its tangent, up to the peak
+        at = Course(neuron, state, x);
+        if (at.excess >= 0) return {start, x, at_low};
+        if (change <= 1e-13 * x) break;
+        (at.slope > 0 ? low : high) = x;
+        double next = x - at.slope / at.drift;
+        if (!(next > low && next < high && std::abs(next - x) < 0.5 * change)) next = 0.5 * (low + high);
         change = std::abs(next - x);
         x = next;
-        at = course_at(neuron, state, x);
-        if (at.excess >= 0) return x;
-        if (change <= 1e-13 * x) break;
     }
-    return none;
+    return nothing;
 }
 
+// Halley's method, from the left: where the potential is concave it cannot overshoot but by rounding.
 inline double crossing_two_receptors(const Neuron& neuron, const State& state, double end) {
     if (!(state.exc >= neuron.threshold * neuron.rate.mem)) return none;  // below exc * tau_mem for ever
     // Beyond 300 time constants nothing is left; before them nothing underflows.
-    double low = 0, concave, high = above_threshold(neuron, state, std::min(end, 300 * neuron.slowest), concave);
-    if (high == none) return none;
-    // Newton's method from the left, which where the potential is concave cannot overshoot but by rounding.
-    if (concave < high && course_at(neuron, state, concave).excess < 0) low = concave;
-    double x = low, change = high, before;
+    const Bracket found = bracket(neuron, state, std::min(end, 300 * neuron.slowest));
+    if (found.end == none) return none;
+    double low = found.start, high = found.end, x = low, change = high - low;
+    const double rates = neuron.rate.mem + neuron.rate.exc + neuron.rate.inh;
+    Course at = found.at_start;
     for (int k = 0; k < 100; ++k) {
-        const Course at = course_at(neuron, state, x);
-        (at.excess < 0 ? low : high) = x;
-        double next = x - at.excess / at.slope;
-        if (k == 0 && low == x) {  // along its parabola
-            const double bend = at.slope * neuron.rate.mem - at.drift, square = at.slope * at.slope;
-            const double discriminant = square + 2 * bend * at.excess;
-            if (bend > 0 && discriminant > 0) next = x - 2 * at.excess / (at.slope + std::sqrt(discriminant));
-        }
+        const double newton = -at.excess / at.slope, bend = 0.5 * at.curvature / at.slope;
+        double next = x + newton / (1 + newton * bend);
         if (!(next >= low && next <= high)) next = 0.5 * (low + high);
-        before = change;
+        const double before = change;
         change = std::abs(next - x);
         x = next;
-        // Steps that no longer shrink are rounding.
-        if (change <= 1e-16 * x || (change >= 0.5 * before && change <= 1e-11 * (x + neuron.cell.tau_syn))) break;
+        // Convergence is of third order; steps that no longer shrink are rounding.
+        const double share = change * std::max(std::abs(bend), rates);
+        if (share < 1e-3 && change * share * share <= 1e-17 * x) break;
+        if (change >= 0.5 * before && change <= 1e-11 * (x + neuron.cell.tau_syn)) break;
+        at = Course(neuron, state, x);
+        (at.excess < 0 ? low : high) = x;
     }
     return x;
 }

@@ -1,5 +1,6 @@
 """The exact analog core: against the readable specification, root finding with 40 digits, and its own promises."""
 
+import hashlib
 from itertools import pairwise
 from math import inf
 
@@ -161,6 +162,33 @@ def test_crossings_of_three_exponentials_to_1e_12(taus: tuple[float, float, floa
     assert crossings >= 4
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_crossings_over_orders_of_magnitude(seed: int) -> None:
+    """Time constants, currents and waits that differ by factors of 1000, also pairs that differ by 1e-13 to 1e-6."""
+    rng = np.random.default_rng(seed)
+    crossings = 0
+    for _ in range(1500):
+        taus = 10 ** rng.uniform(-1.3, 1.3, 3)
+        for pair in (1, 2):
+            if rng.random() < 0.2:
+                taus[pair] = taus[pair - 1] * (1 + rng.choice([0, 1e-13, 1e-9, 1e-6]))
+        exc = 10 ** rng.uniform(-1, 3)
+        state = specification.State(rng.uniform(-5, 0.999), exc, exc * 10 ** rng.uniform(-6, 1.5))
+        end = 10 ** rng.uniform(-2, 2.5)
+        neuron = specification.Neuron(*taus.tolist(), 1.0, 0.0, 0.0)
+        expected, margin = neuron.crossing(state, end)
+        if margin < 1e-11 * max(1, exc * min(taus)):
+            continue  # rounding decides
+        found = core_crossing((*taus.tolist(), 1.0), (state.u, state.exc, state.inh), end)
+        assert (found < 0) == (expected == inf)
+        if found >= 0:
+            crossings += 1
+            slope = neuron.slope(neuron.after(state, expected))
+            terms = 1 + abs(state.u) + (state.exc + state.inh) * min(max(taus), expected)
+            assert abs(found - expected) <= 1e-12 * expected + 1e-16 * terms / slope
+    assert crossings > 400
+
+
 # ---- a grazing peak --------------------------------------------------------------------------------------------------
 
 
@@ -226,6 +254,21 @@ def test_the_same_bytes_for_any_threads_and_batches() -> None:
     alone = run_layer(times, LayerParameters(layer.weight[:, some], **constants), **options, sites=sites[some])
     assert alone.tobytes() == whole[:, some].tobytes()
     assert run_layer(times, layer, **{**options, "seed": 6}, sites=sites).tobytes() != whole.tobytes()
+
+
+def test_the_bytes_are_those_of_every_machine() -> None:
+    """The digests were written down on one machine; a difference elsewhere is a difference in the numbers' bits."""
+    inputs, neurons = 30, 70
+    number = np.arange(inputs * neurons).reshape(inputs, neurons)
+    weight = (number * 7919 % 1009 - 400) / 512.0
+    times = (np.arange(2 * inputs * 2).reshape(2, inputs, 2) * 31 % 257) / 64.0
+    row = np.arange(neurons) * 13 % 37 / 100.0
+    found = hashlib.sha256()
+    for taus in ((2.0, 1.0, 1.0), (1.0, 1.0, 1.0), (1.5, 1.0, 1.0), (1.5 + row, 1.0 + row[::-1], 0.8 + row)):
+        layer = layer_of(weight, **dict(zip(("tau_mem", "tau_syn_exc", "tau_syn_inh"), taus, strict=True)), t_ref=0.125)
+        noise = TrialNoise(jitter_s=0.01, threshold_cv=0.02)
+        found.update(run_layer(times, layer, max_spikes=200, t_max=6.0, noise=noise, seed=9).astype("<f8").tobytes())
+    assert found.hexdigest() == "12cf666051ffeb1ffdf6667b2896ce487a318f1cabb75ad02a44543e3a26949d"
 
 
 def test_a_long_recording_is_as_exact_as_a_short_one() -> None:
