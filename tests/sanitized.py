@@ -22,6 +22,8 @@ TESTS = (
     "tests/emulate/test_limits.py",
     "tests/targets/analog/test_core.py",
     "tests/targets/analog/test_philox.py",
+    "tests/targets/analog/test_virtual_chip.py",
+    "tests/targets/analog/test_calibration.py",
     "tests/targets/analog/test_stepped.py",
 )
 #: Left out: tests of size, which take minutes under the sanitizers, those that start a process of their own, and those

@@ -120,12 +120,24 @@ def say_report(report: Mapping[str, Any]) -> None:
                 layer["name"],
                 _percent(layer["weights"]["nrmse"]),
                 _percent(layer["weights"]["clipped"]),
-                layer["circuits_per_neuron"],
+                layer.get("circuits_per_neuron", 1),
             )
             for layer in report["layers"]
         ],
     )
-    say("placement: " + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in report["placement"].items()))
+    placement = report["placement"]
+    numbers = [f"{name.replace('_', ' ')} {value}" for name, value in placement.items() if not isinstance(value, list)]
+    say(f"placement: {', '.join(numbers)}")
+    for name, entries in placement.items():
+        if isinstance(entries, list) and entries:
+            columns = tuple(column.replace("_", " ") for column in entries[0])
+            table(name, columns, [[_cell(value) for value in entry.values()] for entry in entries])
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {part}" for name, part in value.items())
+    return ", ".join(f"{part:.4g}" for part in value) if isinstance(value, list) else value
 
 
 def _span(values: Any) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neurodeploy.errors import MappingError
+from neurodeploy.graph.pruning import fan_in_mask
 from neurodeploy.targets.analog.chip import AnalogChip
 from neurodeploy.targets.analog.mapped import Mapped
 from neurodeploy.targets.analog.network import AnalogNetwork, Wanted
@@ -127,37 +128,77 @@ def nominal_of(configuration: Mapping[str, Any], chip: AnalogChip) -> tuple[Laye
 
 
 def _wire(layers: Sequence[Wanted], chip: AnalogChip) -> list[Wiring]:
-    """Spread the sources of every layer over the drivers, so that a neuron hears as few as can be on one of them."""
+    """Drivers and labels of the sources of every layer.
+
+    Raises:
+        MappingError: a neuron would need too many circuits, or a driver too many labels.
+    """
+    most = chip.fabric.max_merge.value
     taken = np.zeros(DRIVERS, np.int64)
     found = []
     for layer in layers:
         connected = layer.parameters.weight != 0
-        driver = np.full(len(connected), -1)
-        label = np.full(len(connected), -1)
-        heard = np.zeros((DRIVERS, connected.shape[1]), np.int64)
-        sources = np.flatnonzero(connected.any(1))
-        # Those with the most listeners first; of drivers that are equally good the one with the fewest labels taken.
-        for source in sources[np.argsort(-connected[sources].sum(1), kind="stable")]:
-            listeners = connected[source]
-            chosen = int(np.lexsort((np.arange(DRIVERS), taken, heard[:, listeners].max(1)))[0])
-            driver[source], label[source] = chosen, taken[chosen]
-            heard[chosen, listeners] += 1
-            taken[chosen] += 1
-        merged = max(1, int(heard.max(initial=0)))
-        most = chip.fabric.max_merge.value
-        if merged > most or taken.max() > LABELS:
-            code = "fan-in" if merged > most else "labels"
+        wiring, after = _spread(connected, taken)
+        if wiring.merged > most:
+            fitting = _fitting_fan_in(layer, taken, most)
             raise MappingError(
-                f"{layer.name}: neurons of {merged} circuits and {taken.max()} labels on a driver are needed; "
-                f"{chip.name} has {most} and {LABELS}.",
-                remedy=f"prune its inputs: nd.prune_fan_in(graph, {most * DRIVERS}), then fine-tune.",
-                code=code,
+                f"{layer.name}: has up to {layer.fan_in.max()} inputs per neuron from {len(connected)} sources, which "
+                f"meet on drivers so that a neuron would need {wiring.merged} circuits; {chip.name} joins {most}.",
+                remedy=f"use at most {most * DRIVERS} sources, or prune further, nd.prune_fan_in(graph, {fitting}), "
+                "and fine-tune with the pruned weights held at 0.",
+                code="fan-in",
                 layers=(layer.name,),
-                need=f"{merged} circuits, {taken.max()} labels",
-                limit=f"{most} circuits, {LABELS} labels",
+                need=f"{wiring.merged} circuits per neuron",
+                limit=str(most),
             )
-        found.append(Wiring(driver, label, merged))
+        if after.max() > LABELS:
+            raise MappingError(
+                f"{layer.name}: {after.max()} sources on one driver are needed; labels tell {LABELS} apart.",
+                remedy=f"use at most {LABELS * DRIVERS} inputs and hidden neurons.",
+                code="labels",
+                layers=(layer.name,),
+                need=f"{after.max()} labels",
+                limit=str(LABELS),
+            )
+        found.append(wiring)
+        taken = after
     return found
+
+
+def _spread(connected: NDArray[np.bool_], taken: Sites) -> tuple[Wiring, Sites]:
+    """Spread sources over the drivers, so that a neuron hears as few as possible on one of them.
+
+    The sources with the most listeners come first; each gets the driver on which its listeners hear the fewest others,
+    of equally good ones that with the fewest labels taken.
+
+    Args:
+        connected: ``[inputs, N]``.
+        taken: labels of each driver that other layers have.
+
+    Returns:
+        The wiring, and the labels taken after it.
+    """
+    taken = taken.copy()
+    driver, label = np.full(len(connected), -1), np.full(len(connected), -1)
+    heard = np.zeros((DRIVERS, connected.shape[1]), np.int64)
+    sources = np.flatnonzero(connected.any(1))
+    for source in sources[np.argsort(-connected[sources].sum(1), kind="stable")]:
+        listeners = connected[source]
+        chosen = int(np.lexsort((np.arange(DRIVERS), taken, heard[:, listeners].max(1)))[0])
+        driver[source], label[source] = chosen, taken[chosen]
+        heard[chosen, listeners] += 1
+        taken[chosen] += 1
+    return Wiring(driver, label, max(1, int(heard.max(initial=0)))), taken
+
+
+def _fitting_fan_in(layer: Wanted, taken: Sites, most: int) -> int:
+    """The largest of some numbers of inputs per neuron, pruned by magnitude, for which there are circuits enough."""
+    weight = layer.parameters.weight
+    for eighths in range(7, 1, -1):
+        fan_in = most * DRIVERS * eighths // 8
+        if _spread(fan_in_mask(weight.T, fan_in).T, taken)[0].merged <= most:
+            return fan_in
+    return DRIVERS
 
 
 def _places(layers: Sequence[tuple[int, int]]) -> tuple[list[Sites], int]:

@@ -8,11 +8,11 @@ what the chip does differently. A rule that a chip has no use for (``needs`` is 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from neurodeploy.errors import ConstraintError, MappingError, QuantizeError
+from neurodeploy.errors import ConstraintError, MappingError, NeurodeployError, QuantizeError
 from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.nodes import (
     BatchNorm2d,
@@ -106,6 +106,10 @@ def numbers_of(chip: AnalogChip) -> Mapping[str, object]:
         "tau_mem": None if low_high[0] is None else f"{low_high[0][0]:g} to {low_high[0][1]:g}",
         "tau_syn": None if low_high[1] is None else f"{low_high[1][0]:g} to {low_high[1][1]:g}",
         "tags": None if fabric.tag_bits.value is None else 1 << fabric.tag_bits.value,
+        "destinations": None
+        if fabric.destinations.value is None
+        else fabric.destinations.value - fabric.destinations_for_monitor.value,
+        "hops": fabric.hops.value,
         "rest_reset": True if parameters.reset is None else None,
         "rounded": None if parameters.tau_mem.dac.kind == "exact" else True,
         "percent": _PERCENT,
@@ -347,6 +351,17 @@ def reset_potential_is_the_rest(case: Case) -> Breaches:
             yield Breach(layer.name, f"v_reset up to {worst:g} from the rest", "0", "train with v_reset=0.")
 
 
+@_constraint("network", "below-rest", "note", needs="rest_reset")
+def the_membrane_stays_above_its_rest(case: Case) -> Breaches:
+    """The circuit's membrane current cannot fall below its rest, so inhibition before excitation is lost; in the
+    emulation it lowers the potential.
+    """
+    for layer in case.network.layers:
+        if count := int(np.count_nonzero(layer.parameters.weight < 0)):
+            remedy = "see how much it matters: full_circuit and run_stepped (targets/analog/README.md, DYNAP-SE2)."
+            yield Breach(layer.name, f"{count} inhibitory weights", "", remedy)
+
+
 @_constraint("network", "shared-parameters", needs="cores")
 def cores_share_their_parameters(case: Case) -> Breaches:
     """The neurons of a core have their time constants, thresholds and refractory time in common; there are {cores}
@@ -391,25 +406,32 @@ def _error(layer: Wanted, chip: AnalogChip, name: str) -> float:
         return 0.0  # outside the range: another rule says so
 
 
-#: Rules that a mapper finds broken while it places a network; their texts for the support table.
 def placement_rules(chip: AnalogChip) -> list[Rule]:
-    """The rules that only placing a network can check, with the code of the error that says so."""
+    """The rules that only placing a network can check."""
     numbers = numbers_of(chip)
     found = []
     if numbers["tags"] is not None:
         text = "Spikes are told apart by tags: those that reach one core differ, and there are {tags}."
         found.append(Rule("tags", text.format(**numbers), "error"))
+    if numbers["destinations"] is not None:
+        text = "The neurons that hear a neuron are on at most {destinations} chips, no more than {hops} hops away."
+        found.append(Rule("fan-out", text.format(**numbers), "error"))
+    if chip.parameters.weight_current is not None:
+        found.append(Rule("converters", _CONVERTERS, "error"))
     if numbers["circuits"] is not None:
-        text = "Every neuron and every connection has a place; where none is left, the message says what is missing."
-        found.append(Rule("placement", text, "error"))
+        found.append(Rule("placement", _PLACEMENT, "error"))
     return found
 
 
-def rule_of(error: Any, chip: AnalogChip) -> Rule:
+_CONVERTERS = "The currents that stand for weights, thresholds and gains are within the ranges of their converters."
+_PLACEMENT = "Every neuron and every connection has a place; where none is left, the message says what is missing."
+
+
+def rule_of(error: NeurodeployError, chip: AnalogChip) -> Rule:
     """The rule that an error of a mapper is about."""
-    known = [one.rule(chip) for one in rules_of(chip)] + placement_rules(chip)
-    named = [rule for rule in known if rule.code == error.code]
-    if named:
-        return named[0]
-    general = [rule for rule in known if rule.code == "placement"]
-    return Rule(error.code, general[0].text if general else "The network has a place on the chip.", "error")
+    known = {rule.code: rule for rule in [*(one.rule(chip) for one in rules_of(chip)), *placement_rules(chip)]}
+    if error.code in known:
+        return known[error.code]
+    if isinstance(error, QuantizeError):
+        return Rule("converters", _CONVERTERS, "error")
+    return Rule("placement", _PLACEMENT, "error")

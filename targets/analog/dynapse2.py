@@ -99,24 +99,30 @@ def map_network(network: AnalogNetwork, chip: AnalogChip, settings: Settings) ->
             "name": layer.name,
             "parameters": parameter_report(cores, layer),
             "weights": weight_report(cores, layer, computed),
+            "circuits_per_neuron": 1,
             "synapses_per_neuron": int((masks[layer.name] > 0).sum(axis=0).max(initial=0)),
         }
         for layer, computed in zip(network.layers, nominal, strict=True)
     ]
+    used = [
+        {
+            "chip": core.chip,
+            "core": core.core,
+            "neurons": {piece.layer: len(piece.neurons) for piece in fitted.pieces},
+            "weight_currents_a": fitted.fit.currents.tolist(),
+            "weight_nrmse": fitted.fit.nrmse,
+        }
+        for core, fitted in zip(words.cores, cores, strict=True)
+    ]
     placement = {
-        "cores": [
-            {
-                "chip": core.chip,
-                "core": core.core,
-                "neurons": {piece.layer: len(piece.neurons) for piece in fitted.pieces},
-                "weight_currents_a": fitted.fit.currents.tolist(),
-                "weight_nrmse": fitted.fit.nrmse,
-            }
-            for core, fitted in zip(words.cores, cores, strict=True)
-        ],
+        "neurons": sum(layer.parameters.neurons for layer in network.layers),
+        "cores": len(used),
+        "of": limits.chips * limits.cores,
+        "chips": 1 + max(core.chip for core in words.cores),
+        "synapses": sum(int(np.count_nonzero(mask)) for mask in masks.values()),
         "tags": 1 + max((word.tag for found in wiring.destinations.values() for word in found), default=-1),
     }
-    return Mapped(program, {"layers": entries, "placement": placement})
+    return Mapped(program, {"layers": entries, "placement": placement, "cores": used})
 
 
 def nominal_of(configuration: Mapping[str, Any], chip: AnalogChip) -> tuple[LayerParameters, ...]:
@@ -225,7 +231,8 @@ def _require_synapses(name: str, mask: Masks, weight: NDArray[np.float64], limit
         raise ConstraintError(
             f"{name}: neuron {worst} has {count[worst]} inputs whose weights do not round to 0 (of "
             f"{np.count_nonzero(weight[:, worst])} that are not 0); a neuron has {limits.synapses} synapses.",
-            remedy=f"keep the {limits.synapses} largest weights of each neuron, and train on with the others at 0.",
+            remedy=f"prune the smallest weights, nd.prune_fan_in(graph, {limits.synapses}), and fine-tune with them "
+            "held at 0.",
             code="fan-in",
         )
 

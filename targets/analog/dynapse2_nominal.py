@@ -44,11 +44,13 @@ class CoreValues:
 
     Attributes:
         bias: of each name in ``BIASES``, in seconds or amperes.
+        slope: potential per second that an ampere of a dendrite's current makes.
         per_ampere: for each dendrite, the weight (potential per second) that an ampere of weight current makes.
         threshold: in the network's unit.
     """
 
     bias: Mapping[str, float]
+    slope: float
     per_ampere: Mapping[Dendrite, float]
     threshold: float
 
@@ -96,16 +98,15 @@ def core_values(core: CoreWords, chip: AnalogChip) -> CoreValues:
         name: float(value_of(converter(chip, parameter), np.array(core.biases[name], np.int64)))
         for name, parameter in BIASES.items()
     }
-    membrane = _gain(chip, bias, "SOIF_GAIN_N", "SOIF_LEAK_N") / bias["SOIF_LEAK_N"]
+    unit = core.potential_per_ampere
+    slope = unit * _gain(chip, bias, "SOIF_GAIN_N", "SOIF_LEAK_N") / bias["SOIF_LEAK_N"]
     pulse = bias["SYPD_EXT_N"]
-    per_ampere: dict[Dendrite, float] = {
+    jumps: dict[Dendrite, float] = {
         "ampa": _gain(chip, bias, "DEAM_EGAIN_P", "DEAM_ETAU_P") * -expm1(-pulse / bias["DEAM_ETAU_P"]),
         "gaba": _gain(chip, bias, "DEGA_IGAIN_P", "DEGA_ITAU_P") * -expm1(-pulse / bias["DEGA_ITAU_P"]),
     }
-    unit = core.potential_per_ampere
-    return CoreValues(
-        bias, {name: unit * membrane * jump for name, jump in per_ampere.items()}, unit * bias["SOIF_SPKTHR_P"]
-    )
+    per_ampere = {dendrite: slope * jump for dendrite, jump in jumps.items()}
+    return CoreValues(bias, slope, per_ampere, unit * bias["SOIF_SPKTHR_P"])
 
 
 def limits_of(chip: AnalogChip) -> Limits:

@@ -20,7 +20,8 @@ class Mapped:
         report: JSON-ready. ``layers``: for each its ``name``, ``parameters`` (``unit``, ``requested``, ``realised``,
             ``error``, ``words`` of each; one entry where all neurons agree, else a list) and ``weights`` (``nrmse``,
             the error as a share of their root mean square, and ``clipped``, the share beyond the highest code), and
-            more by chip. ``placement``: what is used of the chip.
+            more by chip (``circuits_per_neuron``, where it may be more than one). ``placement``: what is used of the
+            chip.
         notes: what runs differently on the chip than in the network.
     """
 

@@ -48,6 +48,22 @@ def test_compile_writes_a_run_folder(cli, net, tmp_path):
     assert (tmp_path / "again" / "program.json").read_bytes() == (tmp_path / "run" / "program.json").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("target", "files"),
+    [
+        ("bss2", ["calib_target.json", "network.nir", "pynn_network.py", "weights.npz"]),
+        ("dynapse2", ["config.patch.json", "input_map.json", "load_samna.py"]),
+    ],
+)
+def test_compile_writes_what_the_vendors_tools_take(cli, net, tmp_path, target, files):
+    done = cli("compile", net, "--target", target, "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    assert f"Parameters of {target}" in done.out
+    assert "circuits per neuron" in done.out
+    assert f"{len(files)} files" in done.out
+    assert sorted(path.name for path in (tmp_path / "run" / "files").iterdir()) == files
+
+
 def test_what_does_not_fit_leaves_nothing_behind(cli, tmp_path):
     nd.save(chain(reset="subtract", v_reset=None, t_ref=None, drop=number(1)), tmp_path / "soft.onnx")
     done = cli("compile", tmp_path / "soft.onnx", "-t", "bss2", "--out", tmp_path / "run")

@@ -136,7 +136,7 @@ def test_local_inputs_need_no_more_circuits_than_connections():
     ("sizes", "code", "message"),
     [
         ((5, 600, 3), "neurons", r"needs 615 circuits .*which has 512: layer0 600 x 1, layer1 3 x 5"),
-        ((1100, 3), "fan-in", r"layer0: neurons of 9 circuits.*has 8"),
+        ((1100, 3), "fan-in", r"from 1100 sources.*would need 9 circuits; bss2 joins 8"),
     ],
 )
 def test_what_has_no_place_is_refused(sizes, code, message):
@@ -149,7 +149,7 @@ def test_labels_run_out():
     """9,000 sources of single listeners: more than 64 to a driver."""
     matrix = np.zeros((100, 9000), np.float32)
     matrix[np.arange(9000) % 100, np.arange(9000)] = 1
-    with pytest.raises(MappingError, match="labels on a driver") as caught:
+    with pytest.raises(MappingError, match="labels tell 64 apart") as caught:
         mapped(chain((9000, 100), matrices=[matrix]))
     assert caught.value.code == "labels"
 
