@@ -110,6 +110,7 @@ ON_CHIPS = {
     ("dynapse2", "refractory"): chain(t_max=2.0),
     ("dynapse2", "shortest-refractory"): chain(neuron=often, t_ref=None),
     ("dynapse2", "reset-to-rest"): chain(v_reset=number(-0.2)),
+    ("dynapse2", "below-rest"): chain((5, 2), matrices=[-np.ones((2, 5), np.float32)]),
     ("dynapse2", "shared-parameters"): chain((5, 20), tau_mem=number(np.linspace(0.01, 0.02, 20))),
     ("dynapse2", "parameter-error"): chain(tau_mem=number(0.5)),
 }
