@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from neurodeploy.errors import ConstraintError, MappingError
 from neurodeploy.targets.analog.chip import AnalogChip
 from neurodeploy.targets.analog.dac import setting
-from neurodeploy.targets.analog.dynapse2_core import fit_core, parameter_report, weight_report
+from neurodeploy.targets.analog.dynapse2_core import FittedCore, fit_core, parameter_report, weight_report
 from neurodeploy.targets.analog.dynapse2_nominal import limits_of, network_of, nominal_parameters
 from neurodeploy.targets.analog.dynapse2_placement import core_numbers, place
 from neurodeploy.targets.analog.dynapse2_routing import Core, Destination, Source, route
@@ -94,35 +94,44 @@ def map_network(network: AnalogNetwork, chip: AnalogChip, settings: Settings) ->
         chip.time.timestamp_lsb_s.value * chip.time.acceleration.value,
         words.to_dict(),
     )
-    entries = [
-        {
-            "name": layer.name,
-            "parameters": parameter_report(cores, layer),
-            "weights": weight_report(cores, layer, computed),
-            "circuits_per_neuron": 1,
-            "synapses_per_neuron": int((masks[layer.name] > 0).sum(axis=0).max(initial=0)),
-        }
-        for layer, computed in zip(network.layers, nominal, strict=True)
-    ]
-    used = [
-        {
-            "chip": core.chip,
-            "core": core.core,
-            "neurons": {piece.layer: len(piece.neurons) for piece in fitted.pieces},
-            "weight_currents_a": fitted.fit.currents.tolist(),
-            "weight_nrmse": fitted.fit.nrmse,
-        }
-        for core, fitted in zip(words.cores, cores, strict=True)
-    ]
-    placement = {
-        "neurons": sum(layer.parameters.neurons for layer in network.layers),
-        "cores": len(used),
-        "of": limits.chips * limits.cores,
-        "chips": 1 + max(core.chip for core in words.cores),
-        "synapses": sum(int(np.count_nonzero(mask)) for mask in masks.values()),
-        "tags": 1 + max((word.tag for found in wiring.destinations.values() for word in found), default=-1),
+    return Mapped(program, _report(network, program, words, cores, limits))
+
+
+def _report(
+    network: AnalogNetwork, program: AnalogProgram, words: Words, cores: Sequence[FittedCore], limits: Limits
+) -> dict[str, Any]:
+    synapses = {layer.name: (layer.synapse_sites >= 0).sum(axis=0) for layer in program.layers}
+    tags = [synapse.tag for core in words.cores for neuron in core.neurons for synapse in neuron.synapses]
+    return {
+        "layers": [
+            {
+                "name": layer.name,
+                "parameters": parameter_report(cores, layer),
+                "weights": weight_report(cores, layer, program.layer(layer.name).nominal),
+                "circuits_per_neuron": 1,
+                "synapses_per_neuron": int(synapses[layer.name].max(initial=0)),
+            }
+            for layer in network.layers
+        ],
+        "placement": {
+            "neurons": sum(layer.neurons for layer in program.layers),
+            "cores": len(cores),
+            "of": limits.chips * limits.cores,
+            "chips": 1 + max(core.chip for core in words.cores),
+            "synapses": sum(int(count.sum()) for count in synapses.values()),
+            "tags": 1 + max(tags, default=-1),
+        },
+        "cores": [
+            {
+                "chip": core.chip,
+                "core": core.core,
+                "neurons": {piece.layer: len(piece.neurons) for piece in fitted.pieces},
+                "weight_currents_a": fitted.fit.currents.tolist(),
+                "weight_nrmse": fitted.fit.nrmse,
+            }
+            for core, fitted in zip(words.cores, cores, strict=True)
+        ],
     }
-    return Mapped(program, {"layers": entries, "placement": placement, "cores": used})
 
 
 def nominal_of(configuration: Mapping[str, Any], chip: AnalogChip) -> tuple[LayerParameters, ...]:
@@ -206,7 +215,7 @@ def _as_on_chip(layer: Wanted, t_max: float, chip: AnalogChip) -> LayerParameter
             f"{layer.name}: neuron {away[0]} is reset to {parameters.v_reset[away[0]]:g}; the circuit resets to rest, "
             "0 (its membrane current to the smallest there is).",
             remedy="train with v_reset=0.",
-            code="v-reset",
+            code="reset-to-rest",
         )
     once = np.isinf(parameters.t_ref)
     if not once.any():
@@ -219,7 +228,7 @@ def _as_on_chip(layer: Wanted, t_max: float, chip: AnalogChip) -> LayerParameter
             f"{layer.name}: its neurons fire once, in runs of {t_max:g} s; {chip.name} holds a neuron for "
             f"{held * faster:g} s at most.",
             remedy="give the network a shorter run (t_max) or a smaller unit of time.",
-            code="t-ref",
+            code="refractory",
         )
     return replace(parameters, t_ref=np.where(once, held * faster, parameters.t_ref))
 

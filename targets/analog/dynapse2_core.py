@@ -1,7 +1,6 @@
 """One core of DYNAP-SE2: the words of its biases, and the four currents that the weights of its neurons are made of."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,24 +54,19 @@ def fit_core(
     Raises:
         QuantizeError: a value is outside its range, or the nearest is more than 5 % away and ``allow_error`` not set.
     """
+    try:
+        return _fit_core(pieces, asked, chip, allow_error)
+    except QuantizeError as error:
+        layers = ", ".join(dict.fromkeys(piece.layer for piece in pieces))
+        raise QuantizeError(f"{layers}: {error.message}", remedy=error.remedy, code=error.code) from None
+
+
+def _fit_core(
+    pieces: Sequence[Piece], asked: Mapping[str, LayerParameters], chip: AnalogChip, allow_error: bool
+) -> FittedCore:
     shared = dict(zip(SHARED, pieces[0].values, strict=True))
     faster = chip.time.acceleration.value
-    settings = {}
-    with _in_layers(pieces):
-        for name in TIMES:
-            seconds = shared[name] / faster
-            if name == "t_ref":  # 0 asks for the shortest there is
-                seconds = max(seconds, refractory_range(chip)[0])
-            settings[name] = setting(chip, name, seconds, allow_error=allow_error)
-        rest = {
-            "threshold": chip.operating_point.threshold.value,
-            "pulse": PULSE_S,
-            "gain_mem": GAIN_MEM * leak_current(chip, "tau_mem", float(settings["tau_mem"].value)),
-            "gain_exc": GAIN_SYN * leak_current(chip, "tau_syn_exc", float(settings["tau_syn_exc"].value)),
-            "gain_inh": GAIN_SYN * leak_current(chip, "tau_syn_inh", float(settings["tau_syn_inh"].value)),
-        }
-        # How near these are does not matter: the weights are scaled to what they are.
-        settings |= {name: setting(chip, name, value, allow_error=True) for name, value in rest.items()}
+    settings = _settings(shared, chip, allow_error)
     unit = shared["threshold"] / float(settings["threshold"].value)
     table, currents = _weight_currents(chip)
     biases = {BIAS_OF[name]: _word(found.words) for name, found in settings.items()}
@@ -84,19 +78,41 @@ def fit_core(
     largest = float(np.max(np.abs(weights) / scale, initial=0.0))
     low, high = _LEVELS * currents[0], _LEVELS / 8 * currents[-1]
     if largest and not low <= largest <= high:
-        with _in_layers(pieces):
-            raise QuantizeError(
-                f"the largest weight, at a threshold of {shared['threshold']:g}, is a current of {largest:.2g} A; sums "
-                f"of four currents of {chip.name} are good for {low:.2g} to {high:.2g} A.",
-                remedy="check the unit of time and the weights: one spike should move a neuron by about its threshold.",
-                code="weight-range",
-            )
+        raise QuantizeError(
+            f"the largest weight, at a threshold of {shared['threshold']:g}, is a current of {largest:.2g} A; sums of "
+            f"four currents of {chip.name} are good for {low:.2g} to {high:.2g} A.",
+            remedy="check the unit of time and the weights: one spike should move a neuron by about its threshold.",
+            code="weight-range",
+        )
     # It is the errors of the weights that count, not those of their currents.
     fit = four_currents((weights / scale)[:, None], currents, (scale[:, None] / max(per_ampere.values())) ** 2)
     biases |= {name: _word(table[choice]) for name, choice in zip(WEIGHTS, fit.choices, strict=True)}
     masks = np.split(fit.masks[:, 0].astype(np.int64), np.cumsum([part.size for part in parts])[:-1])
     shaped = tuple(mask.reshape(part.shape) for mask, part in zip(masks, parts, strict=True))
     return FittedCore(pieces, shaped, biases, unit, settings, fit)
+
+
+def _settings(shared: Mapping[str, float], chip: AnalogChip, allow_error: bool) -> dict[str, Setting]:
+    """The words of what neurons share: times as asked for, and the currents that only scale their weights."""
+    found = {}
+    for name in TIMES:
+        seconds = shared[name] / chip.time.acceleration.value
+        if name == "t_ref":  # 0 asks for the shortest there is
+            seconds = max(seconds, refractory_range(chip)[0])
+        found[name] = setting(chip, name, seconds, allow_error=allow_error)
+
+    def leak(tau: str) -> float:
+        return leak_current(chip, tau, float(found[tau].value))
+
+    rest = {
+        "threshold": chip.operating_point.threshold.value,
+        "pulse": PULSE_S,
+        "gain_mem": GAIN_MEM * leak("tau_mem"),
+        "gain_exc": GAIN_SYN * leak("tau_syn_exc"),
+        "gain_inh": GAIN_SYN * leak("tau_syn_inh"),
+    }
+    # How near these are does not matter: the weights are scaled to what they are.
+    return found | {name: setting(chip, name, value, allow_error=True) for name, value in rest.items()}
 
 
 def _weight_currents(chip: AnalogChip) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -111,15 +127,6 @@ def _weight_currents(chip: AnalogChip) -> tuple[NDArray[np.int64], NDArray[np.fl
 def _word(word: NDArray[np.int64]) -> tuple[int, int]:
     coarse, fine = word.tolist()
     return coarse, fine
-
-
-@contextmanager
-def _in_layers(pieces: Sequence[Piece]) -> Iterator[None]:
-    try:
-        yield
-    except QuantizeError as error:
-        layers = ", ".join(dict.fromkeys(piece.layer for piece in pieces))
-        raise QuantizeError(f"{layers}: {error.message}", remedy=error.remedy, code=error.code) from None
 
 
 def parameter_report(cores: Sequence[FittedCore], layer: Wanted) -> dict[str, Any]:
