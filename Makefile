@@ -61,6 +61,7 @@ sanitize: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/training_cpu.py
 	$(BIN)/python benchmarks/emulator.py
+	$(BIN)/python benchmarks/analog_emulator.py
 	$(BIN)/python benchmarks/onnx_runtime.py
 
 clean:

@@ -177,7 +177,7 @@ def emulate(
     """
     if not (timestamp_lsb_s >= 0 and isfinite(timestamp_lsb_s)):
         _refuse(f"timestamp_lsb_s is {timestamp_lsb_s}.", "give seconds of at least 0; 0: no grid.")
-    slots = [max_spikes] * len(layers) if isinstance(max_spikes, int) else list(max_spikes)
+    slots = [max_spikes] * len(layers) if isinstance(max_spikes, int | np.integer) else list(max_spikes)
     sources = range(-1, len(layers) - 1) if sources is None else sources
     names = [f"layer {n}" for n in range(len(layers))] if names is None else names
     if sites is None:
