@@ -1,8 +1,8 @@
 """Speed of the exact analog core beside a time-stepped simulation of the same neurons that is as exact as asked.
 
 Run from the repository's root: ``python benchmarks/analog_emulator.py``. Rewrites
-``benchmarks/results/analog_emulator.md`` and ``.json``; ``--quick --output FOLDER`` is a quick look. One thread, both in
-turns in one process.
+``benchmarks/results/analog_emulator.md`` and ``.json``; ``--quick --output FOLDER`` is a quick look. One thread, both
+in turns in one process.
 
 The time-stepped simulation is written for speed: float32, all samples at once, the exact propagator from step to step
 (better than exponential Euler), input spikes put into the nearest step and added from lists (not as matrices of zeros),
