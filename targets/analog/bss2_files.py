@@ -53,6 +53,7 @@ def write_files(program: AnalogProgram, graph: Graph, chip: AnalogChip, folder: 
     """
     del graph  # the program has it as it is on the chip
     weights = {layer.name: weight_codes(program, layer) for layer in program.layers}
+    network = network_in_chip_time(program)
     contents: dict[str, bytes | str] = {
         "weights.npz": _npz(weights),
         "calib_target.json": json.dumps(calibration_target(program, chip), indent=1) + "\n",
@@ -62,9 +63,8 @@ def write_files(program: AnalogProgram, graph: Graph, chip: AnalogChip, folder: 
     else:
         (folder / SCRIPT).unlink(missing_ok=True)
     paths = write_kit_files(folder, contents)
-    network = folder / "network.nir"
-    save_nir(network_in_chip_time(program), network, tau_unit=settings.nir_tau_unit)
-    return [*paths, network]
+    save_nir(network, folder / "network.nir", tau_unit=settings.nir_tau_unit)
+    return [*paths, folder / "network.nir"]
 
 
 def weight_codes(program: AnalogProgram, layer: AnalogLayer) -> Weights:
