@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neurodeploy.files import replacing
 from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.nir_writer import save_nir
 from neurodeploy.graph.nodes import CubaLIF, Input, Linear, Node, Output
@@ -63,8 +64,7 @@ def write_files(program: AnalogProgram, graph: Graph, chip: AnalogChip, folder: 
     else:
         (folder / SCRIPT).unlink(missing_ok=True)
     paths = write_kit_files(folder, contents)
-    save_nir(network, folder / "network.nir", tau_unit=settings.nir_tau_unit)
-    return [*paths, folder / "network.nir"]
+    return [*paths, _write_nir(network, folder / "network.nir", settings)]
 
 
 def weight_codes(program: AnalogProgram, layer: AnalogLayer) -> Weights:
@@ -203,9 +203,20 @@ def _one_if_equal(values: NDArray[Any]) -> Any:
     return values.flat[0].item() if (values == values.flat[0]).all() else values.tolist()
 
 
+def _write_nir(graph: Graph, path: Path, settings: Settings) -> Path:
+    import h5py
+
+    with replacing(path) as temporary:
+        save_nir(graph, temporary, tau_unit=settings.nir_tau_unit)
+        with h5py.File(temporary, "a") as file:
+            file.attrs["note"] = NEVER_LOADED  # readers of NIR look at datasets only
+    return path
+
+
 def _npz(arrays: Mapping[str, Weights]) -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.comment = NEVER_LOADED.encode("ascii")
         for name, array in arrays.items():
             entry = io.BytesIO()
             np.save(entry, array.astype(np.int8), allow_pickle=False)

@@ -6,9 +6,11 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import h5py
 import nir
 import numpy as np
 import pytest
@@ -188,6 +190,13 @@ def test_nir_has_the_chips_own_times_in_milliseconds(folder):
 def test_the_unit_of_nir_can_be_seconds(tmp_path):
     write_files(PROGRAM, None, CHIP, tmp_path, Settings(nir_tau_unit="s"))
     assert nir.read(tmp_path / "network.nir").nodes["hidden.neuron"].tau_mem == pytest.approx(10e-6, rel=0.05)
+
+
+def test_every_file_says_that_it_was_never_loaded(folder):
+    with zipfile.ZipFile(folder / "weights.npz") as archive, h5py.File(folder / "network.nir") as network:
+        notes = [archive.comment.decode(), network.attrs["note"]]
+    notes += [(folder / name).read_text() for name in ("calib_target.json", "pynn_network.py")]
+    assert all("Never loaded by the vendor's tool yet" in note for note in notes)
 
 
 def test_the_same_program_gives_the_same_bytes(folder, tmp_path):

@@ -141,6 +141,7 @@ def test_the_input_map_leads_to_the_cores_and_back_to_the_neurons(folder):
     data = json.loads((folder / "input_map.json").read_text())
     assert [[event["tag"] for event in events] for events in data["channels"]] == [[0], [1], [2], [3], [4]]
     assert data["channels"][0] == [{"core": [True, False, False, False], "x_hop": 0, "y_hop": 0, "tag": 0}]
+    assert data["note"].startswith("Never loaded by the vendor's tool yet")
     assert data["outputs"][22] == {"tag": 22, "layer": "label", "neuron": 2}
 
 
