@@ -68,7 +68,8 @@ def test_ahead_of_time(
 def test_the_bits_of_the_cpu(ratio: float, options: dict[str, Any], each: bool, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     neuron = neurons(ratio, 150, each, options)
-    counts = check_against_cpu(*case(neuron, dtype, batch=5, inputs=40, slots=3, count=150), neuron, device="cuda")
+    tensors = case(neuron, dtype, batch=5, inputs=40, slots=3, count=150)
+    counts = check_against_cpu(*tensors, neuron, device="cuda", max_spikes=400)
     assert int(counts.max()) >= 1
 
 
