@@ -7,7 +7,7 @@ import torch
 import triton
 
 from neurodeploy.errors import KernelError
-from neurodeploy.gpu.launch import run
+from neurodeploy.gpu import launch
 from neurodeploy.gpu.memory import empty
 from neurodeploy.kernels.spike_time.gpu_kernels import backward_kernel, fold_kernel, forward_kernel, steps_kernel
 from neurodeploy.kernels.spike_time.operators import SpikeOverflowError, check_saved, check_shapes, check_values
@@ -83,7 +83,7 @@ class _Layer:
         steps = empty((3 * self.total if shared else 0,), torch.float64, times)
         time, spikes = self.events.time, self.events.spikes
         if shared:
-            run(
+            launch.run(
                 steps_kernel,
                 (triton.cdiv(self.total, LANES),),
                 (time, spikes, constants, steps, slots, self.total),
@@ -119,7 +119,7 @@ def forward(
     offset, drive = (empty(shape, torch.float64, times).zero_() for _ in range(2))
     quadratic, lambert = cells[0] == 2 * cells[1], cells[0] == cells[1]
     solvers = bool(quadratic.any()), bool(lambert.any()), not bool((quadratic | lambert).all())
-    run(
+    launch.run(
         forward_kernel,
         (layer.batch * layer.blocks,),
         (*layer.inputs, out, counts, grazes, interval, offset, drive, *layer.sizes),
@@ -169,7 +169,7 @@ def backward(
     groups = max(1, min(layer.batch, PROGRAMS // max(1, layer.blocks), PARTIAL_BYTES // max(1, 8 * table)))
     by_group = empty((groups, table), torch.float64, weight).zero_()
     by_block = empty((layer.blocks, layer.total if of_times else 0), torch.float64, weight).zero_()
-    run(
+    launch.run(
         backward_kernel,
         (groups * layer.blocks,),
         (
@@ -204,5 +204,5 @@ def _summed(parts: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """Sum over the first axis in its order, in the shape and dtype of ``like``."""
     result = empty(like.shape, like.dtype, like)
     rows, width = parts.shape
-    run(fold_kernel, (triton.cdiv(width, LANES),), (parts, result, rows, width), LANES // 32, LANES=LANES)
+    launch.run(fold_kernel, (triton.cdiv(width, LANES),), (parts, result, rows, width), LANES // 32, LANES=LANES)
     return result

@@ -1,13 +1,12 @@
 """Run compiled kernels without a GPU: their PTX, translated to C instruction by instruction, warp by warp.
 
 This is the code that Triton's compiler made, with its constants, addresses and order of operations, where the
-interpreter runs the source. Every register is an array of 32 lanes; products and sums round apart (``-ffp-contract=off``).
-A branch has to be taken by all lanes of a warp or by none, and warps must not exchange data: what the kernels here do.
-Anything else, fused operations among it, is refused.
+interpreter runs the source. Every register is an array of 32 lanes, and products and sums round apart
+(``-ffp-contract=off``). A branch has to be taken by all lanes of a warp or by none, and warps must not exchange data:
+what the kernels here do. Anything else, fused operations among it, is refused.
 """
 
 import ctypes
-import hashlib
 import re
 import shutil
 import subprocess
@@ -15,7 +14,7 @@ from collections.abc import Sequence
 from functools import cache
 from math import prod
 from pathlib import Path
-from tempfile import gettempdir
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -123,6 +122,10 @@ def _value(parts: list[str], operands: list[str]) -> tuple[str, str]:
         amount = _get("u32", given[1])
         shifted = f"({kind})({values[0]} {'<<' if name == 'shl' else '>>'} {amount})"
         return kind, f"{amount} < {bits} ? {shifted} : ({kind}){beyond}"
+    if name == "bfe":  # bits from a place on, with their sign
+        first, count, bits = _get("u32", given[1]), _get("u32", given[2]), int(kind[1:])
+        left = f"{bits} - {first} - {count}"
+        return kind, f"{count} ? ({kind})((({kind})((u{bits}){values[0]} << ({left}))) >> ({bits} - {count})) : 0"
     if name == "copysign":
         return kind, f"copysign({values[1]}, {values[0]})"
     raise NotImplementedError(f"{'.'.join(parts)} {', '.join(operands)}")
@@ -193,10 +196,7 @@ def _instruction(guard: str, parts: list[str], operands: list[str]) -> str:
     if name == "shfl":
         target = operands[0].partition("|")[0]
         lane = {"bfly": "l ^ ", "idx": "0 * l + "}[parts[2]] + _get("s32", operands[2])
-        return (
-            f"{{ word t[32]; memcpy(t, {operands[1][1:]}, sizeof t); "
-            f"LANES {target[1:]}[l] = t[({lane}) & 31]; }}"
-        )
+        return f"{{ word t[32]; memcpy(t, {operands[1][1:]}, sizeof t); LANES {target[1:]}[l] = t[({lane}) & 31]; }}"
     if name == "redux":
         better = {"max": ">", "min": "<"}[parts[2]]
         first = operands[1][1:]
@@ -237,17 +237,22 @@ def translate(ptx: str) -> str:
 @cache
 def _library(source: str) -> Any:
     assert COMPILER is not None
-    name = Path(gettempdir()) / f"neurodeploy_ptx_{hashlib.sha256(source.encode()).hexdigest()[:24]}"
-    library = name.with_suffix(".so")
-    if not library.exists():
-        name.with_suffix(".c").write_text(source)
-        options = ["-O1", "-w", "-fwrapv", "-ffp-contract=off", "-fno-fast-math", "-shared", "-fPIC"]
-        subprocess.run([COMPILER, *options, "-o", library, name.with_suffix(".c"), "-lm"], check=True)
-    return ctypes.CDLL(str(library))
+    options = ["-O1", "-w", "-fwrapv", "-ffp-contract=off", "-fno-strict-aliasing", "-shared", "-fPIC"]
+    with TemporaryDirectory() as folder:
+        code, library = Path(folder) / "kernel.c", Path(folder) / "kernel.so"
+        code.write_text(source)
+        subprocess.run([COMPILER, *options, "-o", library, code, "-lm"], check=True)
+        return ctypes.CDLL(str(library))
 
 
 def run_compiled(
-    kernel: Any, grid: tuple[int, ...], arguments: Sequence[Any], warps: int, *, architecture: int = 90, **constants: Any
+    kernel: Any,
+    grid: tuple[int, ...],
+    arguments: Sequence[Any],
+    warps: int,
+    *,
+    architecture: int = 90,
+    **constants: Any,
 ) -> None:
     """In the place of ``launch.run``, for tensors on the CPU."""
     if prod(grid) == 0:
