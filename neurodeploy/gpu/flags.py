@@ -33,7 +33,7 @@ _flags: dict[torch.device, torch.Tensor] = {}
 def flags(device: torch.device) -> torch.Tensor:
     """The device's flags, int32 in page-locked memory of the host: one for each meaning, 0 or 1."""
     if device not in _flags:
-        _flags[device] = torch.zeros(len(_MEANINGS), dtype=torch.int32, pin_memory=device.type == "cuda")
+        _flags[device] = torch.zeros(len(_MEANINGS), dtype=torch.int32, device="cpu", pin_memory=device.type == "cuda")
     return _flags[device]
 
 

@@ -14,6 +14,16 @@ import triton
 
 from neurodeploy.errors import KernelError
 
+OLDEST = (3, 5)
+"""Version of triton from which on the kernels compile; torch 2.9 came with it."""
+
+if tuple(int(part) for part in triton.__version__.split(".")[:2]) < OLDEST:
+    raise KernelError(
+        f"triton {triton.__version__} is installed; the kernels need {OLDEST[0]}.{OLDEST[1]} or newer.",
+        remedy="pip install 'torch>=2.9', which brings a triton that fits, or move the network to the CPU.",
+        code="kernel-triton",
+    )
+
 CHIP_LANES = 132 * 384
 """Lanes that keep the memory of a large chip busy, if each has sixteen steps of float32 on their way."""
 

@@ -69,20 +69,22 @@ def resetting_spikes(v, threshold, unit, C: tl.constexpr):
 
 
 @triton.jit
-def layer_step(x, v, i, b, decay, threshold, gain, unit, syn, adapt, scale, C: tl.constexpr):
+def layer_step(
+    x, v, i, b, decay, threshold, gain, unit, syn, adapt, scale,
+    C: tl.constexpr, SYN: tl.constexpr, ADAPT: tl.constexpr,
+):  # fmt: skip
     """One step: returns the state (v, i, b) after it, the potential at the threshold, spikes, and the drive.
 
-    ``syn`` is None without a synapse, ``adapt`` and ``scale`` without adaptation. The drive is the current before the
-    synapse.
+    ``SYN`` where neurons have a synapse, ``ADAPT`` where they adapt. The drive is the current before the synapse.
     """
     drive = x
     current = x
-    if syn is not None:
+    if SYN:
         drive = i + x
         i = syn * drive
         current = i
     level = threshold
-    if adapt is not None:
+    if ADAPT:
         level = threshold + scale * b
     potential = clip(decay * v + gain * current, C.v_min_before)
     resetting = resetting_spikes(potential, level, unit, C)
@@ -90,25 +92,26 @@ def layer_step(x, v, i, b, decay, threshold, gain, unit, syn, adapt, scale, C: t
     if C.soft and not C.reset_path:
         spikes = surrogate_primitive(potential - level, unit, C)
     v = clip(after_reset(potential, resetting, level, C), C.v_min_after)
-    if adapt is not None:
+    if ADAPT:
         b = adapt * b + (1.0 - adapt) * resetting
     return v, i, b, potential, spikes, drive
 
 
 @triton.jit
 def layer_adjoint(
-    u, g, h, b, p, p_i, p_b, decay, threshold, gain, unit, syn, adapt, scale, rate, peak, C: tl.constexpr
-):
+    u, g, h, b, p, p_i, p_b, decay, threshold, gain, unit, syn, adapt, scale, rate, peak,
+    C: tl.constexpr, SYN: tl.constexpr, ADAPT: tl.constexpr,
+):  # fmt: skip
     """One step backwards, from the adjoints (p, p_i, p_b) of the state after it to those of the state before it.
 
-    Args: potential u at the threshold, gradients g of the spikes and h of u (None: zero), the trace b before the step
-    (None without adaptation), and the surrogate's column.
+    Args: potential u at the threshold, gradients g of the spikes and h of u, the trace b before the step (not read
+    without adaptation), and the surrogate's column.
 
     Returns: the gradient of x, the three adjoints, then what gradients of parameters add up: dL/d(current) before the
     gain, the state w after the step, dL/d(threshold), dL/d(synaptic current), and the spikes.
     """
     level = threshold
-    if adapt is not None:
+    if ADAPT:
         level = threshold + scale * b
         if not C.soft:  # soft spikes keep the unit: it has no gradient
             rate, peak = surrogate_column(unit + scale * b, C)
@@ -122,7 +125,7 @@ def layer_adjoint(
         after = u
     free = unclipped(after, p, C.v_min_after)
     q = g
-    if adapt is not None and C.reset_path:
+    if ADAPT and C.reset_path:
         q = q + (1.0 - adapt) * p_b
     through = free
     if C.reset == 0 and C.reset_path:
@@ -133,10 +136,9 @@ def layer_adjoint(
         through = silent(s, C) * free
     direct = slope * q
     adjoint = direct + through
-    if h is not None:
-        adjoint = adjoint + h
+    adjoint = adjoint + h
     masked = unclipped(u, adjoint, C.v_min_before)
-    if adapt is not None:
+    if ADAPT:
         of_threshold = -(C.threshold_level * direct)
     else:
         of_threshold = -direct
@@ -145,10 +147,10 @@ def layer_adjoint(
     grad_x = gain * masked
     p = decay * masked
     of_synapse = grad_x
-    if syn is not None:
+    if SYN:
         of_synapse = p_i + grad_x
         p_i = syn * of_synapse
         grad_x = p_i
-    if adapt is not None:
+    if ADAPT:
         p_b = adapt * p_b + scale * of_threshold
     return grad_x, p, p_i, p_b, masked, clip(after, C.v_min_after), of_threshold, of_synapse, s

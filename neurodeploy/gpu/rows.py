@@ -29,9 +29,7 @@ def wide(number):
 @triton.jit
 def column(ptr, neuron, mask, SHARED: tl.constexpr):
     """One number per neuron, or the one that all share. Lanes that do not exist get 1."""
-    if ptr is None:
-        return None
-    elif SHARED:
+    if SHARED:
         return tl.load(ptr)
     else:
         return tl.load(ptr + neuron, mask=mask, other=1.0)

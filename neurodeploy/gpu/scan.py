@@ -53,6 +53,51 @@ def scan(x: torch.Tensor, time_major: bool, *, widest: int, rows: int) -> Scan:
     return Scan((lanes, neurons, steps, *strides), constants, (-(-lanes // block.lanes),), block.warps)
 
 
+class Chunks(NamedTuple):
+    """How the time axis is split: ``number`` chunks of ``steps``, the last one shorter."""
+
+    number: int
+    steps: int
+
+
+WHOLE = 1 << 30
+"""Steps of the only chunk where time is not split."""
+
+
+BACKWARD_CHUNK = 64
+"""Steps of a chunk of the backward pass at least."""
+
+
+def backward_chunks(walk: Scan) -> Chunks:
+    """Split time where lanes alone leave the chip idle; the gradient's scan is linear, so that chunks can be joined.
+
+    A split reads everything twice, so it takes at least four chunks to pay.
+    """
+    steps = walk.sizes[2]
+    count = min(launch.CHIP_LANES // max(walk.lanes, 1), steps // BACKWARD_CHUNK)
+    if count < 4:
+        return Chunks(1, WHOLE)
+    length = -(-steps // count // 32) * 32
+    return Chunks(-(-steps // length), length)
+
+
+FORWARD_CHUNK = 512
+"""Steps of a chunk of the forward pass, and of the warm-up before it."""
+
+
+def forward_chunks(walk: Scan) -> Chunks:
+    """Split time for a forward pass whose chunks start from a guess; with a warm-up that costs twice the steps."""
+    steps = walk.sizes[2]
+    if walk.lanes * 4 > launch.CHIP_LANES or steps < 4 * FORWARD_CHUNK:
+        return Chunks(1, WHOLE)
+    return Chunks(-(-steps // FORWARD_CHUNK), FORWARD_CHUNK)
+
+
+def slowest_decay(dtype: torch.dtype) -> float:
+    """The decay per step with which a chunk's warm-up still forgets where it started from, to the last bit."""
+    return float((torch.finfo(dtype).eps / 2) ** (1 / FORWARD_CHUNK))
+
+
 def widest(dtype: torch.dtype) -> int:
     """Lanes of one thread that are read with one instruction, of 16 bytes, in the precision of the state."""
     return 16 // dtype.itemsize

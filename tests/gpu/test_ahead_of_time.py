@@ -139,6 +139,16 @@ def test_single_spikes_have_no_fused_product_in_machine_code() -> None:
     assert "FMUL" in forward.machine_code()
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_split_time(architecture: int) -> None:
+    """Few neurons and long recordings: warm-up, chunks, repair; affine maps, their joining, chunks."""
+    launches = layer_launches(shape=(1, 4096, 512), memory="store")
+    names = [one.kernel.__name__ for one in launches]
+    assert names == ["layer_forward"] * 2 + ["layer_repair", "layer_backward", "layer_fold", "layer_backward"]
+    assert min(one.grid[0] * one.grid[1] for one in launches if len(one.grid) > 1) >= 100  # programs of a warp
+    check(launches, architecture)
+
+
 def test_more_lanes_than_32_bits_number() -> None:
     launches = layer_launches(shape=(2**16, 2, 2**16))
     assert all(one.constants["WIDE"] for one in launches)

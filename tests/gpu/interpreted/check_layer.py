@@ -13,7 +13,7 @@ import torch
 from neurodeploy import kernel, native_filter  # noqa: F401  (registers its operators)
 from neurodeploy.errors import KernelError
 from neurodeploy.gpu import filter as gpu_filter
-from neurodeploy.gpu import flags
+from neurodeploy.gpu import flags, launch, layer, scan
 from neurodeploy.kernel import Neuron, Parameters
 from neurodeploy.kernels.exodus import gpu as exodus
 from neurodeploy.kernels.slayer import gpu as slayer
@@ -129,8 +129,6 @@ def test_without_gradients_of_parameters() -> None:
 @pytest.mark.parametrize("dtype", kernel.HALF, ids=str)
 def test_half_precision_is_that_of_the_input_alone(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same as float32 arithmetic on the rounded input, with results rounded at the end."""
-    from neurodeploy.gpu import layer
-
     monkeypatch.setattr(layer, "check_arguments", lambda *a, **k: None)  # refuses half precision on the processor
     values = parameters(5, torch.float32, (), per_neuron=True)
     x, g = (torch.randn(2, 40, 5).to(dtype) for _ in range(2))
@@ -216,8 +214,6 @@ def test_spike_response_model_equals_the_processors(reset_path: bool, time_major
 def test_values_that_are_not_allowed_are_told_by_the_next_call(
     break_it: Callable[[Parameters, torch.Tensor], Any], code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from neurodeploy.gpu import layer
-
     monkeypatch.setattr(layer, "check_arguments", lambda *a, **k: None)  # looks at values itself on the processor
     good = parameters(5, torch.float32, ("adaptation",), per_neuron=True)
     x, state = torch.randn(2, 3, 5), torch.zeros(2, 2, 5)
@@ -229,3 +225,84 @@ def test_values_that_are_not_allowed_are_told_by_the_next_call(
     assert caught.value.code == code
     exodus.forward(x, state, *good, *chosen)
     flags.check()
+
+
+@pytest.fixture
+def short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "FORWARD_CHUNK", 32)
+    monkeypatch.setattr(scan, "BACKWARD_CHUNK", 16)
+
+
+@pytest.mark.parametrize("decays", ["fast", "slow", "mixed", "guessed wrong"])
+@pytest.mark.parametrize("extras", [(), ("synapse", "adaptation")], ids=str)
+def test_split_time_keeps_every_bit_of_the_forward_pass(
+    decays: str, extras: tuple[str, ...], short_chunks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neurons that forget within a warm-up, that do not, both in one program, and those that are only said to."""
+    for dtype, memory in ((torch.float32, "store"), (torch.float64, "recompute")):
+        values = parameters(5, dtype, extras, per_neuron=True)
+        fast = torch.full((5,), 0.3, dtype=dtype)
+        slow = torch.tensor([1.0, 0.99, 0.9, 0.3, 0.3], dtype=dtype)
+        values = values._replace(
+            decay={"fast": fast, "slow": slow + 0.7 * (slow < 0.5), "mixed": slow}.get(decays, slow)
+        )
+        if extras:
+            values = values._replace(syn_decay=fast, adapt_decay=fast)
+        if decays == "guessed wrong":
+            monkeypatch.setattr(layer, "slowest_decay", lambda dtype: 1.0)
+        x, state = torch.randn(2, 150, 5, dtype=dtype), torch.rand(values.state_shape(2, 5), dtype=dtype)
+        chosen = options(Neuron(), memory, False)
+        with launch.recorded() as launches:
+            exodus.forward(x, state, *values, *chosen)
+        assert [one.grid[1] for one in launches if len(one.grid) > 1] == [4, 5]  # split indeed
+        expected = torch.ops.neurodeploy.exodus_forward(x, state, *values, *chosen)
+        got = exodus.forward(x, state, *values, *chosen)
+        assert_bits("spikes kept drive adaptation state", got, expected)
+
+
+def test_neurons_that_forget_are_not_run_twice(short_chunks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the repair all is right but the final state, which it writes: the guesses had every bit."""
+    monkeypatch.setattr(layer, "layer_repair", Nothing())
+    values = parameters(5, torch.float32, (), per_neuron=True)._replace(decay=torch.full((5,), 0.3))
+    x, state = torch.randn(2, 150, 5), torch.rand(2, 5)
+    chosen = options(Neuron(), "store", False)
+    expected = torch.ops.neurodeploy.exodus_forward(x, state, *values, *chosen)
+    assert_bits("spikes kept", exodus.forward(x, state, *values, *chosen)[:2], expected[:2])
+
+
+class Nothing:
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        return lambda *arguments, **constants: None
+
+
+@pytest.mark.parametrize(
+    ("extras", "dtype", "memory"),
+    [
+        ((), torch.float32, "recompute"),
+        (("adaptation",), torch.float64, "store"),
+        (("synapse", "adaptation"), torch.float64, "store"),
+    ],
+    ids=str,
+)
+def test_split_time_gives_the_gradients_to_rounding(
+    extras: tuple[str, ...], dtype: torch.dtype, memory: str, short_chunks: None
+) -> None:
+    """The scan is linear: chunks joined by their affine maps differ by rounding alone.
+
+    A map of n steps with factors of at most 1 (decay times 1 - threshold * surrogate, for this surrogate) and its use
+    round each of n terms a few times: the difference is below 8 n eps of the largest term, n = 97.
+    """
+    neuron = Neuron(surrogate=Sigmoid(0.5), v_min=-0.3)
+    values = parameters(5, dtype, extras, per_neuron=True)
+    x, g, h = (torch.randn(1, 97, 5, dtype=dtype) for _ in range(3))
+    state, last = (torch.rand(values.state_shape(1, 5), dtype=dtype) for _ in range(2))
+    chosen = options(neuron, memory, False)
+    kept = torch.ops.neurodeploy.exodus_forward(x, state, *values, *chosen)[1:4]
+    arguments = (g, h, last, x, *kept, None, state, *values, *chosen)
+    with launch.recorded() as launches:
+        exodus.backward(*arguments)
+    assert [one.grid[1:] for one in launches] == [(4, 1 + len(values.state_rows)), (), (4, 1)]
+    expected, got = torch.ops.neurodeploy.exodus_backward(*arguments), exodus.backward(*arguments)
+    for e, o in zip(expected, got, strict=True):
+        if e.numel():
+            assert float((o - e).abs().max()) <= 8 * 97 * torch.finfo(dtype).eps * float(e.abs().max())
