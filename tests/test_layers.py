@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "neurodeploy"
 
-BASE = ["errors", "files", "hdf5_trial", "guarded_read", "neuron", "events"]
+BASE = ["errors", "files", "markdown", "hdf5_trial", "guarded_read", "neuron", "events"]
 TRAINING = [
     *BASE,
     "extension",

@@ -366,6 +366,10 @@ class AnalogChip(_Frozen):
         """Sources of all numbers, by field, e.g. ``"parameters.tau_mem.range"``."""
         return {name: fact.source for name, fact in _facts(self, "")}
 
+    def facts(self) -> dict[str, Fact[Any]]:
+        """All numbers with their sources, by field."""
+        return dict(_facts(self, ""))
+
     def with_mismatch(self, cv: float) -> "AnalogChip":
         """The chip with log-normal spreads of ``cv`` on time constants, thresholds and weights, and no other spread.
 

@@ -4,9 +4,10 @@
 """
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from neurodeploy.files import write_text
+from neurodeploy.markdown import markdown_table
 from neurodeploy.target import Target, load_target, target_names
 
 
@@ -28,7 +29,7 @@ def support_page(targets: Sequence[Target]) -> str:
         "",
         "## Chips",
         "",
-        *_table(
+        *markdown_table(
             ("target", "chip", "boards"),
             ((t.name, t.chip.title, ", ".join(device.board for device in t.chip.devices)) for t in targets),
         ),
@@ -39,7 +40,7 @@ def support_page(targets: Sequence[Target]) -> str:
             "",
             "An error refuses the network. A note says what the chip does differently; the network runs.",
             "",
-            *_table(
+            *markdown_table(
                 ("code", "rule", "severity"),
                 ((f"`{rule.code}`", rule.text, rule.severity) for rule in chips[0].family.rules(chips[0].chip)),
             ),
@@ -54,7 +55,7 @@ def support_page(targets: Sequence[Target]) -> str:
             "words and, with a bias, `f` bias words.",
             "",
             *(f"Source for {target.name}: {target.chip.cores.source}.\n" for target in chips),
-            *_table(
+            *markdown_table(
                 ("core", "kernel", "neuron", "bias"),
                 (
                     (str(number), str(memory.kernel), str(memory.neuron), str(memory.bias))
@@ -67,7 +68,7 @@ def support_page(targets: Sequence[Target]) -> str:
         lines += [
             f"## Where the numbers are from: {names}",
             "",
-            *_table(
+            *markdown_table(
                 ("number", "value", "source"),
                 (
                     (name.replace("_", " "), str(getattr(limits, name)), getattr(limits, name).source)
@@ -78,7 +79,7 @@ def support_page(targets: Sequence[Target]) -> str:
     for names, chips in _groups(targets, lambda target: target.chip.errata):
         errata = chips[0].chip.errata
         rows = ((f"`{erratum.code}`", erratum.text, erratum.source) for erratum in errata)
-        lines += [f"## Errata: {names}", "", *_table(("code", "what", "source"), rows)]
+        lines += [f"## Errata: {names}", "", *markdown_table(("code", "what", "source"), rows)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -87,11 +88,6 @@ def _groups(targets: Sequence[Target], key: Callable[[Target], object]) -> list[
     for target in targets:
         groups.setdefault(repr(key(target)), []).append(target)
     return [(", ".join(target.name for target in group), group) for group in groups.values()]
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    cells = [head, ["---"] * len(head), *rows]
-    return [*("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells), ""]
 
 
 def family_targets() -> list[Target]:
