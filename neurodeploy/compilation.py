@@ -79,7 +79,7 @@ def compile(
     if not target.code.analog:
         return compile_with(graph, target, options, on_step=on_step)
     refuse_options(options, target)
-    return compile_analog(graph, target, settings)
+    return compile_analog(graph, target, settings, on_step=on_step)
 
 
 def refuse_options(options: CompileOptions, target: Target) -> None:

@@ -18,6 +18,7 @@ from neurodeploy.files import read_json, write_json, write_text
 from neurodeploy.graph.file import graph_hash, load_graph, save_graph
 from neurodeploy.graph.graph import Graph
 from neurodeploy.program_file import read_analog_program, write_program
+from neurodeploy.quantize.integers import OnStep
 from neurodeploy.target import TARGET_FILE, AnalogFamily, Target, load_target, target_of_program
 from neurodeploy.targets.analog.calibration import Calibration, Mode, calibrate
 from neurodeploy.targets.analog.chip import AnalogChip
@@ -61,7 +62,12 @@ class AnalogRun:
         """The output that fires first (or most) for each pattern, int64 ``[B]``; -1 where none fires.
 
         Of two that are equal, the lower number.
+
+        Raises:
+            ConfigError: there is no such way to decode.
         """
+        if decode not in ("first", "count"):
+            raise ConfigError(f"decode is {decode!r}.", remedy="choose 'first' or 'count'.", code="decode")
         values = -self.output.min(-1, initial=np.inf) if decode == "first" else np.isfinite(self.output).sum(-1)
         silent = ~np.isfinite(self.output).any((1, 2))
         return np.where(silent, -1, values.argmax(1)).astype(np.int64)
@@ -288,7 +294,11 @@ class AnalogDeployment:
 
 
 def compile_analog(
-    graph: Graph, target: str | Path | Target, settings: Mapping[str, Any] | None = None
+    graph: Graph,
+    target: str | Path | Target,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    on_step: OnStep = lambda name, text: None,
 ) -> AnalogDeployment:
     """Quantize, map and lower a network in continuous time for an analog chip.
 
@@ -296,6 +306,7 @@ def compile_analog(
         graph: as ``neurodeploy.trace(module, sample, time_unit_s=...)`` makes it.
         target: name of the chip, path of a ``chip.yaml``, or the chip.
         settings: ``allow_error`` and others; see ``targets/analog/README.md``.
+        on_step: called after the step; on analog chips there is one.
 
     Raises:
         ConstraintError, QuantizeError, MappingError, ConfigError: the network does not fit the chip; the message names
@@ -304,6 +315,7 @@ def compile_analog(
     target = load_target(target) if isinstance(target, str | Path) else target
     family = target.analog_family
     compiled = family.compile(graph, target.chip, family.settings(settings))
+    on_step("compile", "check every rule of the chip, choose levels, words and places together")
     program: Any = compiled.program
     report = {**compiled.report, "target": target.name, "notes": [note.to_dict() for note in compiled.notes]}
     return AnalogDeployment(graph, program, report, target if target.file else None, dict(settings or {}))

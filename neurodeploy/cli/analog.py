@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from neurodeploy.analog.deployment import FILES_FOLDER, compile_analog
-from neurodeploy.cli.model_options import ChipOptions, compile_options, load_model, say_notes
+from neurodeploy.cli.model_options import ChipOptions, Steps, compile_options, load_model, say_notes
 from neurodeploy.cli.output import say, table
 from neurodeploy.compilation import refuse_options
 from neurodeploy.compile_options import CompileOptions as DigitalOptions
@@ -81,7 +81,8 @@ def settings_of(options: AnalogOptions, target: Target, more: Mapping[str, Any] 
 
 def compile_network(options: AnalogOptions, target: Target, out: Path, more: Mapping[str, Any]) -> dict[str, Any]:
     """Compile, write the run folder and print what became of every parameter; ``more``: further settings."""
-    deployment = compile_analog(read_network(options), target, settings_of(options, target, more))
+    steps = Steps(options.verbose)
+    deployment = compile_analog(read_network(options), target, settings_of(options, target, more), on_step=steps)
     deployment.save(out)
     files = deployment.write_files(out / FILES_FOLDER)
     say_report(deployment.report)
@@ -94,6 +95,7 @@ def compile_network(options: AnalogOptions, target: Target, out: Path, more: Map
         "layers": deployment.report["layers"],
         "placement": deployment.report["placement"],
         "notes": list(deployment.notes),
+        "steps": steps.done,
     }
 
 

@@ -92,11 +92,11 @@ def trace(
     except (RuntimeError, TypeError, AttributeError) as error:
         for name, part in module.named_modules():
             is_leaf(name, part)  # an unsupported module is the better explanation
-        raise GraphError(
-            f"the module cannot be copied: {error}.",
-            remedy="call nd.nn.reset_states(module) first, and keep no tensors with gradients in the module.",
-            code="copy",
-        ) from error
+        remedy = "call nd.nn.reset_states(module) first, and keep no tensors with gradients in the module."
+        if pruned := [name for name, _ in module.named_parameters() if name.endswith("_orig")]:
+            layer, _, weight = pruned[0].removesuffix("_orig").rpartition(".")
+            remedy = f"make the pruning of {layer} permanent first: torch.nn.utils.prune.remove(layer, {weight!r})."
+        raise GraphError(f"the module cannot be copied: {error}.", remedy=remedy, code="copy") from error
     tracer = _Tracer(watched, sample.detach(), compare, time_unit_s)
     try:
         return tracer.run()

@@ -39,6 +39,7 @@ def test_compile_writes_a_run_folder(cli, net, tmp_path):
     files = {"graph.onnx", "quantize.json", "program.json", "compile.json", "deployment.json", "compile.yaml"}
     assert files <= written
     assert not {name for name in written if name.startswith(".")}
+    assert "choose levels, words and places" in cli("compile", net, "-t", "bss2", "-v", "--out", tmp_path / "run").out
     result = cli("compile", net, "-t", "ideal", "--out", tmp_path / "ideal", "--json").json
     assert result["target"] == "ideal"
     assert [layer["name"] for layer in result["layers"]] == ["layer0", "layer1"]

@@ -8,6 +8,7 @@ import nir
 import numpy as np
 import pytest
 import torch
+import torch.nn.utils.prune
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from neurodeploy.errors import GraphError, QuantizeError
 from neurodeploy.graph.file import graph_hash
 from neurodeploy.graph.graph import Graph
 from neurodeploy.graph.nodes import Conv2d, CubaLIF, Flatten, Input, Linear, Output
+from neurodeploy.graph.pruning import fan_in_mask
 from neurodeploy.quantize import quantize
 from neurodeploy.target import load_target
 
@@ -113,6 +115,20 @@ def test_convolutions_and_flattening(flatten):
 def test_what_has_no_unit_or_meaning_is_refused(module, sample, unit, message):
     with pytest.raises(GraphError, match=message):
         nd.trace(module, sample, time_unit_s=unit)
+
+
+def test_pruned_layers_are_read_once_pruning_is_permanent():
+    layer = nd.nn.SpikeTimeLinear(5, 4, nd.nn.SpikeTimeNeuron(2.0, 1.0))
+    mask = torch.from_numpy(fan_in_mask(layer.weight.detach().numpy(), 2))
+    torch.nn.utils.prune.custom_from_mask(layer, "weight", mask)
+    net = torch.nn.Sequential(layer)
+    with pytest.raises(
+        GraphError, match=r"pruning of 0 permanent first: torch\.nn\.utils\.prune\.remove\(layer, 'weight'\)"
+    ):
+        nd.trace(net, SILENT, time_unit_s=1.0)
+    torch.nn.utils.prune.remove(layer, "weight")
+    found = nd.trace(net, SILENT, time_unit_s=1.0).nodes["0"].weight
+    assert np.array_equal(found != 0, mask.numpy())
 
 
 def test_arithmetic_on_spike_times_is_refused():

@@ -219,6 +219,8 @@ def test_answers():
     run = replace(run, times={**run.times, "layer1": output})
     assert run.answers().tolist() == [1, 0, -1]
     assert run.answers("count").tolist() == [2, 0, -1]
+    with pytest.raises(ConfigError, match="decode is 'last'"):
+        run.answers("last")
 
 
 def test_options_of_other_chips_are_refused():
