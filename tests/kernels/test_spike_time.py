@@ -311,6 +311,22 @@ def test_same_bits_for_any_number_of_threads(options: dict[str, Any], per_neuron
             assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("options", [SOFT, HARD], ids=["soft", "hard"])
+@pytest.mark.parametrize("share", [0.01, 0.3, 1.0])
+def test_the_gradient_of_the_weights_alone_is_the_same(options: dict[str, Any], share: float) -> None:
+    """Without a gradient of the times, neurons without one are left out: some, most, or none of them here."""
+    neuron = neurons(**options)
+    times, weight = case(neuron, count=300)
+    weight.requires_grad_()
+    found = spike_time.apply(times, weight, neuron, max_spikes=60).times
+    pull = torch.randn(found.shape) * (torch.rand(found.shape) < share)
+    (alone,) = torch.autograd.grad((finite(found) * pull).sum(), weight)
+    found = spike_time.apply(times.requires_grad_(), weight, neuron, max_spikes=60).times
+    with_times, _ = torch.autograd.grad((finite(found) * pull).sum(), (weight, times))
+    assert torch.equal(alone, with_times)
+    assert (alone != 0).any()
+
+
 def test_a_sample_alone_and_a_neuron_alone_give_the_same_bits() -> None:
     neuron = neurons()
     times, weight = case(neuron, batch=5, count=70)
