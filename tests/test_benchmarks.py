@@ -80,3 +80,18 @@ def test_quick_run_of_the_analog_benchmark(tmp_path: Path) -> None:
     assert row["error"] < 0.02  # the step was chosen on other samples to be within 0.01
     assert row["fire_in_one_only"] < 0.02
     assert case["case"] in (tmp_path / "analog_emulator.md").read_text()
+
+
+def test_quick_run_of_the_spike_time_benchmark(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "spike_time.py", "--quick", "--output", tmp_path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    steps = json.loads((tmp_path / "spike_time_cpu.json").read_text())["steps"]
+    for target, row in steps["found"].items():
+        assert 0.5 * float(target) < row["mean_error"] <= float(target)
+    assert len(steps["rows"]) == 5
+    assert "| event-based (exact) |" in (tmp_path / "spike_time_cpu.md").read_text()
