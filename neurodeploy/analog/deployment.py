@@ -115,8 +115,9 @@ class AnalogDeployment:
     @property
     def notes(self) -> tuple[str, ...]:
         """All that was assumed, pruned or runs differently on the chip, in words."""
-        found = [f"{note['layer']}: {note['rule']} Found: {note['value']}." for note in self.report["notes"]]
-        return (*self.graph.notes, *found)
+        places = [f"{note['layer']}: " if note["layer"] else "" for note in self.report["notes"]]
+        found = zip(places, self.report["notes"], strict=True)
+        return (*self.graph.notes, *(f"{place}{note['rule']} Found: {note['value']}." for place, note in found))
 
     def load_target(self) -> Target:
         """The chip with the code of its family."""
@@ -173,7 +174,7 @@ class AnalogDeployment:
             ConfigError: no such serial number, or a calibration without one.
             ProgramError: the calibration is of another chip or network.
         """
-        chip = self.virtual_chip(serial) if isinstance(serial, int) else serial
+        chip = serial if serial is None or isinstance(serial, VirtualChip) else self.virtual_chip(serial)
         if chip is None and calibration is not None:
             raise ConfigError(
                 "a calibration belongs to one chip, and none is given.",

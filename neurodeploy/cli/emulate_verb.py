@@ -63,8 +63,12 @@ class EmulateOptions(RecordingOptions):
     threads: int = Field(1, gt=0, description="analog chips: threads of the emulator.")
 
 
-#: Fields that say nothing about an analog chip.
-_ONLY_INTEGERS = ("probe", "switch", "load", "load_out", "pj_per_synop", "pj_per_spike", "slow_clock_hz")
+#: Fields that say nothing about an analog chip, and those that say nothing about another.
+_ONLY_INTEGERS = (
+    *("probe", "switch", "load", "bin_us", "pj_per_synop", "pj_per_spike", "load_out"),
+    *("work_limit", "chunk_events", "slow_clock_hz"),
+)
+_ONLY_ANALOG = ("serial", "calibrate", "calibration", "trial_noise", "seed", "decode", "threads")
 
 
 @verb(EmulateOptions)
@@ -80,7 +84,7 @@ def command(options: EmulateOptions) -> dict[str, Any]:
     if _is_analog(options.run):
         _refuse(options, _ONLY_INTEGERS, "an analog chip")
         return emulate_analog(options)
-    _refuse(options, ("serial", "calibrate", "calibration", "trial_noise", "seed", "decode"), "no analog chip")
+    _refuse(options, _ONLY_ANALOG, "no analog chip")
     deployment = open_deployment(options.run)
     pieces, label, until_us = _recording(options, deployment.program.input_shape)
     settings: dict[str, Any] = {
@@ -144,7 +148,8 @@ def _is_analog(run: Path) -> bool:
 
 
 def _refuse(options: EmulateOptions, names: Sequence[str], what: str) -> None:
-    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) not in (None, False, ())]
+    fields = type(options).model_fields
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) != fields[name].default]
     if given:
         raise ConfigError(f"{', '.join(given)}: {options.run} is for {what}.", remedy="leave it out.", code="run-kind")
 

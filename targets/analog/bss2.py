@@ -51,16 +51,6 @@ class Wiring:
     merged: int
 
 
-def circuits_per_neuron(layer: Wanted) -> int:
-    """Circuits that are joined to one neuron of the layer, at least: one for every 128 connections."""
-    return max(1, -(-int(layer.fan_in.max(initial=0)) // DRIVERS))
-
-
-def circuits_needed(layers: Sequence[tuple[int, int]]) -> int:
-    """Circuits up to the last one in use, for layers of (neurons, circuits per neuron)."""
-    return _places(layers)[1]
-
-
 def map_network(network: AnalogNetwork, chip: AnalogChip, settings: Settings) -> Mapped:
     """Choose drivers, labels, circuits, weight codes and the words of the neurons.
 
@@ -252,7 +242,7 @@ def _synapse_sites(layer: Wanted, wiring: Wiring, codes: Sites, circuits: Sites)
         sources = np.flatnonzero(connected[:, neuron])
         drivers = wiring.driver[sources]
         order = np.argsort(drivers, kind="stable")
-        # The how-manieth of the sources on its driver each is: that column of the neuron hears it.
+        # The first source on a driver is heard by the neuron's first column, the second by its second, and so on.
         sorted_drivers = drivers[order]
         rank = np.empty(len(sources), np.int64)
         rank[order] = np.arange(len(sources)) - np.searchsorted(sorted_drivers, sorted_drivers)

@@ -305,8 +305,12 @@ def times_within_the_converters(case: Case) -> Breaches:
         for name in TIMES[:3]:
             try:
                 time_setting(layer, case.chip, name)
-            except QuantizeError as error:
-                yield Breach(layer.name, error.message, "", "choose another time_unit_s, or other constants.")
+            except QuantizeError:
+                row = 1e3 * getattr(layer.parameters, name)
+                found = f"{row.min():g} ms" if row.min() == row.max() else f"{row.min():g} to {row.max():g} ms"
+                limit = str(numbers_of(case.chip)["tau_mem" if name == "tau_mem" else "tau_syn"])
+                remedy = "choose another time_unit_s, or other constants."
+                yield Breach(layer.name, f"{name} {found}", f"{limit} ms", remedy)
 
 
 @_constraint("network", "refractory", needs="longest_t_ref")

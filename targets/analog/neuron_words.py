@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neurodeploy.errors import QuantizeError
+from neurodeploy.errors import ConfigError, QuantizeError
 from neurodeploy.targets.analog.chip import AnalogChip, ExactDac
 from neurodeploy.targets.analog.dac import LARGEST_ERROR, Setting, setting, value_of
 from neurodeploy.targets.analog.mapped import agreed
@@ -63,7 +63,9 @@ def neuron_words(layer: Wanted, chip: AnalogChip, *, allow_error: bool = False) 
 
     Raises:
         QuantizeError: a value is outside the range of its converter, or too far from what was asked for.
+        ConfigError: the neurons of the chip share words.
     """
+    _require_own_words(chip)
     times = {name: time_setting(layer, chip, name) for name in TIMES}
     acceleration = chip.time.acceleration.value
     constants = {name: found.value * acceleration for name, found in times.items()}
@@ -83,6 +85,18 @@ def neuron_words(layer: Wanted, chip: AnalogChip, *, allow_error: bool = False) 
                 code="parameter-error",
             )
     return NeuronWords({**times, **potentials}, rest, unit, constants, errors)
+
+
+def _require_own_words(chip: AnalogChip) -> None:
+    scopes = {name: getattr(chip.parameters, name).scope for name in (*TIMES, "threshold")}
+    shared = [name for name, scope in scopes.items() if scope not in ("neuron", "receptor")]
+    if shared:
+        raise ConfigError(
+            f"{chip.name}: the neurons of a {scopes[shared[0]]} share {', '.join(shared)}, and the mapper for weights "
+            f"whose sign is {chip.weights.sign.value!r} sets every neuron by itself.",
+            remedy="in the chip's description, give these parameters scope: neuron.",
+            code="chip-yaml",
+        )
 
 
 def time_setting(layer: Wanted, chip: AnalogChip, name: str) -> Setting:

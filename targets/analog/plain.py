@@ -24,7 +24,8 @@ def map_network(network: AnalogNetwork, chip: AnalogChip, settings: Settings) ->
 
     Raises:
         QuantizeError: a constant is outside the range of its converter, or too far from what was asked for.
-        MappingError: there are more neurons than circuits.
+        MappingError: there are more neurons than circuits, or more inputs than a circuit has.
+        ConfigError: the neurons of the chip share words.
     """
     needed = sum(layer.parameters.neurons for layer in network.layers)
     circuits = chip.fabric.neurons
@@ -36,6 +37,17 @@ def map_network(network: AnalogNetwork, chip: AnalogChip, settings: Settings) ->
             need=f"{needed} circuits",
             limit=str(circuits),
         )
+    for layer in network.layers:
+        most, limit = int(layer.fan_in.max(initial=0)), chip.fabric.fan_in.value
+        if limit is not None and most > limit:
+            raise MappingError(
+                f"{layer.name}: {most} inputs of a neuron, {limit} of a circuit of {chip.name}, which are not joined.",
+                remedy=f"prune the smallest weights, nd.prune_fan_in(graph, {limit}), and fine-tune.",
+                code="fan-in",
+                layers=(layer.name,),
+                need=f"{most} inputs",
+                limit=str(limit),
+            )
     words = [neuron_words(layer, chip, allow_error=settings.allow_error) for layer in network.layers]
     pairs = zip(network.layers, words, strict=True)
     wanted = [layer.parameters.weight * found.potential_unit for layer, found in pairs]

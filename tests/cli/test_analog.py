@@ -159,6 +159,7 @@ def test_one_pattern_is_the_same_trial_as_among_all(cli, run, patterns, tmp_path
     [
         (("--switch", "interleaving=fifo"), "--switch: .* is for an analog chip"),
         (("--load",), "--load: .* is for an analog chip"),
+        (("--work-limit", 10), "--work-limit: .* is for an analog chip"),
         (("--calibrate", "search"), "add --serial NUMBER"),
         (("--index", 16), "16 patterns; index 16 is not among them"),
     ],
@@ -187,6 +188,8 @@ def test_other_chips_refuse_options_of_analog_ones(cli, small_graph, net, tmp_pa
     cli("compile", tmp_path / "cnn.onnx", "--out", tmp_path / "speck")
     done = cli("emulate", tmp_path / "speck", "--events", tmp_path / "no.npz", "--serial", 1)
     assert "--serial: " in done.err
+    done = cli("emulate", tmp_path / "speck", "--events", tmp_path / "no.npz", "--threads", 2)
+    assert "--threads: " in done.err
     assert "no analog chip" in done.err
 
 

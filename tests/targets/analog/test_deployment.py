@@ -11,7 +11,7 @@ import yaml
 
 import neurodeploy as nd
 from neurodeploy.analog.deployment import AnalogDeployment
-from neurodeploy.errors import ConfigError, ConstraintError, EmulationError, EventError, ProgramError
+from neurodeploy.errors import ConfigError, ConstraintError, EmulationError, EventError, MappingError, ProgramError
 from neurodeploy.events import make_events
 from neurodeploy.events.spike_times import SpikeTimes
 from tests.targets.analog.networks import chain, number, often, spikes
@@ -151,6 +151,13 @@ def test_a_chip_of_ones_own(tmp_path):
         nd.compile(chain((30, 3)), target=again.own_chip)
     with pytest.raises(ConstraintError, match="there are 32"):
         nd.compile(chain((5, 33)), target=again.own_chip)
+    path.write_text(yaml.safe_dump({**own, "parameters": {"tau_mem": {"scope": "core"}}}))
+    with pytest.raises(ConfigError, match="mine: the neurons of a core share tau_mem"):
+        nd.compile(chain(), target=path)
+    joined = {**own["fabric"], "max_merge": {"value": 2, "source": "made up"}}
+    path.write_text(yaml.safe_dump({**own, "fabric": joined}))
+    with pytest.raises(MappingError, match=r"layer0: 30 inputs .*which are not joined"):
+        nd.compile(chain((30, 3)), target=path)
 
 
 def test_serial_numbers_and_calibration(on_bss2):
@@ -165,7 +172,8 @@ def test_serial_numbers_and_calibration(on_bss2):
 
     assert distance(calibrated) < distance(serials[0])
     chip = on_bss2.virtual_chip(1)
-    assert on_bss2.emulate(spikes(50), serial=chip).output.tobytes() == serials[0].tobytes()
+    for same in (chip, np.int64(1)):
+        assert on_bss2.emulate(spikes(50), serial=same).output.tobytes() == serials[0].tobytes()
     trims = on_bss2.calibrate(1)
     assert on_bss2.emulate(spikes(50), serial=1, calibration=trims).output.tobytes() == calibrated.tobytes()
     with pytest.raises(ConfigError, match="a calibration belongs to one chip"):
