@@ -343,6 +343,35 @@ def test_weights_beyond_the_currents_are_refused(factor):
         mapped(normal(3, 4) * factor)
 
 
+def test_a_measured_table_of_currents_need_not_rise():
+    formula = 1e-12 + 72e-12 * 8.0 ** np.arange(6)[:, None] * np.arange(256) / 255
+    measured = formula * np.random.default_rng(0).lognormal(0, 0.01, formula.shape)
+    assert (np.diff(measured) < 0).any()
+    table = Fact(value=tuple(map(tuple, measured.tolist())), source="test")
+    parameters = {
+        name: one.model_copy(update={"dac": one.dac.model_copy(update={"currents_a": table})})
+        for name, one in CHIP.parameters.items()
+        if one.dac.kind == "coarse_fine"
+    }
+    chip = CHIP.model_copy(update={"parameters": CHIP.parameters.model_copy(update=parameters)})
+    found = mapped(normal(16, 64), chip=chip)
+    assert found.report["layers"][0]["weights"]["nrmse"] < 0.07
+    weights = core_words(found.program, 0, 0)["biases"]
+    currents = [measured[tuple(weights[f"SYAM_W{bit}_P"])] for bit in range(4)]
+    assert currents == found.report["cores"][0]["weight_currents_a"]
+    assert nominal_of(words(found.program), chip) == tuple(layer.nominal for layer in found.program.layers)
+
+
+def test_a_faster_chip_has_the_same_network():
+    time = CHIP.time.model_copy(update={"acceleration": Fact(value=10.0, source="test")})
+    asked = network(normal(16, 64))
+    found = map_network(asked, CHIP.model_copy(update={"time": time}), Settings())
+    nominal, wanted = found.program.layers[0].nominal, asked.layers[0].parameters
+    assert np.linalg.norm(nominal.weight - wanted.weight) < 0.07 * np.linalg.norm(wanted.weight)
+    assert np.allclose(nominal.tau_mem, wanted.tau_mem, rtol=0.05)
+    assert found.report["layers"][0]["parameters"]["tau_mem"]["requested"] == pytest.approx(2 * UNIT / 10)
+
+
 def test_weights_of_zero_are_mapped():
     found = mapped(np.zeros((3, 4)))
     assert (found.program.layers[0].nominal.weight == 0).all()
