@@ -164,8 +164,8 @@ def layer_forward(
 
     Chunk k starts from row k of the states [chunks, (S,) B, N] and ends in row k of the final ones. Where there are no
     states the last ``warm_up`` steps of each chunk are run from zero: that is what the next one will start from.
-    ``LIMIT`` (None: time is not split) is the slowest decay for which a warm-up is any use; programs with slower neurons
-    do nothing but chunk 0.
+    ``LIMIT`` (None: time is not split) is the slowest decay for which a warm-up is any use; programs with slower
+    neurons do nothing but chunk 0.
     """
     lane, mask, sample, neuron = lanes_of(lanes, neurons, BLOCK, WIDE)
     SYN: tl.constexpr = syn_ptr is not None
@@ -375,9 +375,9 @@ def layer_backward(
     """Run the steps of one chunk of time backwards.
 
     ``checkpoints_ptr`` is None where v was stored; else potentials are computed again, ``STEPS`` at a time in
-    registers, from the last checkpoint. ``sums_ptr`` [6, chunks, lanes] is None where nothing is learnt. Chunk k starts from row k
-    of ``grad_state`` [chunks, (S,) B, N]. Where ``grad_x_ptr`` is None only the chunk's affine map of adjoints is
-    wanted: program k along axis 2 finds its column k (``layer_fold``), in ``grad_initial`` [1 + S, chunks, S, lanes].
+    registers, from the last checkpoint. ``sums_ptr`` [6, chunks, lanes] is None where nothing is learnt. Chunk k starts
+    from row k of ``grad_state`` [chunks, (S,) B, N]. Where ``grad_x_ptr`` is None only the chunk's affine map of
+    adjoints is wanted: program k along axis 2 finds its column k, in ``grad_initial`` [1 + S, chunks, S, lanes].
     """
     lane, mask, sample, neuron = lanes_of(lanes, neurons, BLOCK, WIDE)
     SYN: tl.constexpr = syn_ptr is not None

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from functools import cache
+from itertools import product
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,7 +45,7 @@ static int all_or_none(const word* p) {  /* 1, 0, or -1: some */
     LANES count += p[l] != 0;
     return count == 32 ? 1 : count == 0 ? 0 : -1;
 }
-int run(const word* param, int warp, int x, int y) {
+int run(const word* param, int warp, int x, int y, int z, int nx, int ny, int nz) {
 """
 
 BINARY = {"add": "+", "sub": "-", "and": "&", "or": "|", "xor": "^", "div": "/", "rem": "%"}
@@ -52,7 +53,9 @@ COMPARE = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 UNSIGNED = {"lo": "<", "ls": "<=", "hi": ">", "hs": ">="}
 ROUND = {"rzi": "trunc", "rmi": "floor", "rpi": "ceil", "rni": "rint"}
 DOUBLE = {"s16": "s32", "u16": "u32", "s32": "s64", "u32": "u64"}
-SPECIAL = {"%tid.x": "(word)(warp * 32 + l)", "%ctaid.x": "(word)x", "%ctaid.y": "(word)y", "%laneid": "(word)l"}
+SPECIAL = {"%tid.x": "(word)(warp * 32 + l)", "%laneid": "(word)l"}
+SPECIAL |= {f"%ctaid.{axis}": f"(word){axis}" for axis in "xyz"}
+SPECIAL |= {f"%nctaid.{axis}": f"(word)n{axis}" for axis in "xyz"}
 
 
 def _operand(text: str) -> str:
@@ -262,8 +265,6 @@ def run_compiled(
     given = [value for value in arguments if value is not None and (isinstance(value, torch.Tensor) or value != 1)]
     words = [value.data_ptr() if isinstance(value, torch.Tensor) else value for value in given]
     parameters = (ctypes.c_uint64 * (len(words) + 2))(*(word % 2**64 for word in words))
-    columns = grid[1] if len(grid) > 1 else 1
-    for x in range(grid[0]):
-        for y in range(columns):
-            for warp in range(warps):
-                assert program(parameters, warp, x, y) == 0, "lanes of a warp go different ways"
+    sizes = (*grid, 1, 1)[:3]
+    for place in product(*map(range, sizes), range(warps)):
+        assert program(parameters, place[3], *place[:3], *sizes) == 0, "lanes of a warp go different ways"
