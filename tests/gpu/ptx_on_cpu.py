@@ -39,6 +39,15 @@ typedef float f32; typedef double f64; typedef uint8_t pred;
     static inline word put_##T(T t) { word w = 0; memcpy(&w, &t, sizeof t); return w; }
 ACCESS(s8) ACCESS(s16) ACCESS(s32) ACCESS(s64) ACCESS(u8) ACCESS(u16) ACCESS(u32) ACCESS(u64)
 ACCESS(b8) ACCESS(b16) ACCESS(b32) ACCESS(b64) ACCESS(f32) ACCESS(f64) ACCESS(pred)
+typedef _Float16 f16;
+typedef struct { uint16_t bits; } bf16;
+ACCESS(f16) ACCESS(bf16)
+static inline f32 from_bf16(bf16 h) { return get_f32((word)h.bits << 16); }
+static inline bf16 to_bf16(f32 v) {  /* nearest, ties to even */
+    word w = put_f32(v);
+    bf16 h = {v != v ? 0x7fff : (uint16_t)((w + 0x7fff + (w >> 16 & 1)) >> 16)};
+    return h;
+}
 #define LANES for (int l = 0; l < 32; ++l)
 static int all_or_none(const word* p) {  /* 1, 0, or -1: some */
     int count = 0;
@@ -90,6 +99,10 @@ def _value(parts: list[str], operands: list[str]) -> tuple[str, str]:
         source, middle = parts[-1], parts[1:-2]
         kind = parts[-2]
         value = _get(source, given[0])
+        if source == "bf16":
+            value = f"from_bf16({value})"
+        if kind == "bf16":
+            return kind, f"to_bf16({value})"
         rounding = next((ROUND[m] for m in middle if m in ROUND), None)
         return kind, f"({kind}){f'{rounding}({value})' if rounding else value}"
     if name == "selp":
@@ -240,7 +253,7 @@ def translate(ptx: str) -> str:
 @cache
 def _library(source: str) -> Any:
     assert COMPILER is not None
-    options = ["-O1", "-w", "-fwrapv", "-ffp-contract=off", "-fno-strict-aliasing", "-shared", "-fPIC"]
+    options = ["-O0", "-w", "-fwrapv", "-ffp-contract=off", "-fno-strict-aliasing", "-shared", "-fPIC"]
     with TemporaryDirectory() as folder:
         code, library = Path(folder) / "kernel.c", Path(folder) / "kernel.so"
         code.write_text(source)
