@@ -34,18 +34,18 @@ RESETS = ("subtract", "zero", "none")
 """The position is the enumerator in ``native/neuron.hpp``."""
 
 _library: Any = torch.library.Library("neurodeploy", "FRAGMENT")  # type: ignore[no-untyped-call]
-_PARAMETERS = (
+LAYER_PARAMETERS = (
     "Tensor decay, Tensor threshold, Tensor input_gain, Tensor unit, Tensor? syn_decay, Tensor? adapt_decay, "
     "Tensor? adapt_scale, Tensor? weight, Tensor? bias"
 )
-_OPTIONS = (
+LAYER_OPTIONS = (
     "str reset, int max_spikes, float? v_min, str v_min_position, int surrogate, float width, float scale, "
     "bool soft, bool time_major, str memory, bool detach_threshold, bool wants_parameters"
 )
-_FORWARD = f"(Tensor x, Tensor state, {_PARAMETERS}, {_OPTIONS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+_FORWARD = f"(Tensor x, Tensor state, {LAYER_PARAMETERS}, {LAYER_OPTIONS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
 _BACKWARD = (
     "(Tensor grad_spikes, Tensor? grad_v, Tensor grad_state, Tensor? x, Tensor kept, Tensor drive, Tensor adaptation, "
-    f"Tensor? spikes, Tensor state, {_PARAMETERS}, {_OPTIONS}) -> "
+    f"Tensor? spikes, Tensor state, {LAYER_PARAMETERS}, {LAYER_OPTIONS}) -> "
     "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 _SCALARS = 7
@@ -446,7 +446,7 @@ class NativeLayer:
             state,
             *parameters,
             self.operators,
-            _options(
+            layer_options(
                 neuron,
                 memory=memory if wants_any or record_v else "none",
                 time_major=time_major,
@@ -470,7 +470,7 @@ class NativeLayer:
         """Run T steps; return (spikes, final state, what ``backward`` needs). Arguments as in ``apply``."""
         check_device(x)
         _check_memory(memory)
-        options = _options(neuron, memory=memory, time_major=time_major, wants_parameters=True)
+        options = layer_options(neuron, memory=memory, time_major=time_major, wants_parameters=True)
         spikes, kept, drive, adaptation, final_state = getattr(torch.ops.neurodeploy, self.operators[0])(
             x, state, *parameters, *options
         )
@@ -488,7 +488,7 @@ class NativeLayer:
             grad_state: dL/d(final state): zero, or the next chunk's gradient of its initial state.
             saved: third result of ``forward``.
         """
-        options = _options(saved.neuron, memory=saved.memory, time_major=saved.time_major, wants_parameters=True)
+        options = layer_options(saved.neuron, memory=saved.memory, time_major=saved.time_major, wants_parameters=True)
         grad_x, grad_initial, *of_parameters = getattr(torch.ops.neurodeploy, self.operators[1])(
             grad_spikes,
             grad_v,
@@ -505,7 +505,8 @@ class NativeLayer:
         return Gradients(grad_x, grad_initial, **_named_gradients(saved.parameters, of_parameters))
 
 
-def _options(neuron: Neuron, *, memory: str, time_major: bool, wants_parameters: bool) -> tuple[Any, ...]:
+def layer_options(neuron: Neuron, *, memory: str, time_major: bool, wants_parameters: bool) -> tuple[Any, ...]:
+    """The last arguments of a layer's operators, as in :class:`LayerOptions`."""
     return (*neuron.arguments(), time_major, memory, neuron.detach_threshold, wants_parameters)
 
 

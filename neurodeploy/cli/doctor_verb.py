@@ -78,4 +78,4 @@ def _gpu(torch_version: str | None, triton_version: str | None) -> str:
     if not torch.cuda.is_available():
         return f"none (torch {torch.__version__} sees no NVIDIA GPU)"
     found = ", ".join(torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count()))
-    return f"{found}; " + (f"triton {triton_version}" if triton_version else "triton is missing, layers cannot run on it")
+    return f"{found}; {f'triton {triton_version}' if triton_version else 'layers cannot run on it: triton is missing'}"

@@ -25,6 +25,11 @@ _MEANINGS = (
         "start from zeros, or from the state that a call returned.",
         "kernel-state",
     ),
+    (
+        "A neuron fired more than 255 times in one step; packed spikes have 255 at most",
+        "raise the threshold, or take the layer's own output, which is not packed.",
+        "kernel-packed-spikes",
+    ),
 )
 
 _flags: dict[torch.device, torch.Tensor] = {}

@@ -44,16 +44,25 @@ def choices(options: LayerOptions, parameters: Parameters, reset_path: bool) -> 
     )
 
 
-def forward(reset_path: bool, x: torch.Tensor, state: torch.Tensor, *arguments: Any) -> tuple[torch.Tensor, ...]:
-    """The forward operator; arguments and results are those of ``native_layer``'s schema."""
-    parameters, options = split(arguments)
-    check_arguments(x, parameters, state, soft_spikes=options.soft, time_major=options.time_major)
+def refuse_lateral(parameters: Parameters) -> None:
+    """Refuse lateral connections.
+
+    Raises:
+        KernelError: the layer has some.
+    """
     if parameters.weight is not None:
         raise KernelError(
             "Layers with lateral connections have no GPU kernel: each step of a neuron waits for all others.",
             remedy="keep this layer and its input on the CPU.",
             code="kernel-gpu-lateral",
         )
+
+
+def forward(reset_path: bool, x: torch.Tensor, state: torch.Tensor, *arguments: Any) -> tuple[torch.Tensor, ...]:
+    """The forward operator; arguments and results are those of ``native_layer``'s schema."""
+    parameters, options = split(arguments)
+    check_arguments(x, parameters, state, soft_spikes=options.soft, time_major=options.time_major)
+    refuse_lateral(parameters)
     flags.raise_earlier(x.device)
     real = state.dtype
     spikes = empty(x.shape, x.dtype, x)

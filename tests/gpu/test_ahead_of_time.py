@@ -31,7 +31,7 @@ def nothing_but_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
     from neurodeploy.gpu import layer
 
     monkeypatch.setattr(layer, "check_arguments", lambda *a, **k: None)
-    monkeypatch.setattr(flags, "flags", lambda device: torch.empty(3, dtype=torch.int32, device="meta"))
+    monkeypatch.setattr(flags, "flags", lambda device: torch.empty(4, dtype=torch.int32, device="meta"))
     monkeypatch.setattr(flags, "raise_earlier", lambda device: None)
 
 
@@ -80,6 +80,17 @@ def filter_launches() -> list[launch.Launch]:
     return launches
 
 
+def packed_launches() -> list[launch.Launch]:
+    from neurodeploy.gpu import packed
+    from neurodeploy.native_layer import layer_options
+
+    x, state, number = empty(*SHAPE), empty(SHAPE[0], SHAPE[2]), empty(SHAPE[2])
+    options = layer_options(Neuron(spikes="single"), memory="none", time_major=False, wants_parameters=False)
+    with launch.recorded() as launches:
+        packed.forward(x, number, state, number, number, number, number, *(None,) * 5, *options)
+    return launches
+
+
 def srm_launches() -> list[launch.Launch]:
     from neurodeploy.kernels.slayer import srm_gpu
 
@@ -106,13 +117,14 @@ def check(launches: list[launch.Launch], architecture: int) -> list[Compiled]:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("which", ["layer", "half", "filter", "srm"])
+@pytest.mark.parametrize("which", ["layer", "half", "filter", "srm", "packed"])
 def test_kernels_compile_to_vector_instructions(which: str, architecture: int) -> None:
     launches = {
         "layer": layer_launches,
         "half": lambda: layer_launches(dtype=torch.bfloat16, memory="store"),
         "filter": filter_launches,
         "srm": srm_launches,
+        "packed": packed_launches,
     }[which]()
     for result in check(launches, architecture):
         wide = (

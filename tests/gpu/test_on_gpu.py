@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import neurodeploy as nd
-from neurodeploy import kernel
+from neurodeploy import kernel, packed_layer
 from neurodeploy.errors import KernelError
 from neurodeploy.kernel import Kernel, Neuron, Parameters
 from tests.kernels.test_contract import (  # noqa: F401  (pytest collects the tests here, with the fixtures of this file)
@@ -237,6 +237,16 @@ def test_layers_equal_those_of_the_processor(layer: torch.nn.Module) -> None:
     for shape in ((3, 41, 7), (2, 20, 3, 5, 5)):
         x = torch.randn(shape)
         assert torch.equal(layer.cuda()(x).cpu(), layer.cpu()(x.cpu()))
+
+
+@pytest.mark.parametrize("spikes", ["single", "multi"])
+def test_packed_spikes_equal_the_processors(spikes: str) -> None:
+    neuron = Neuron(spikes=spikes)  # type: ignore[arg-type]
+    x, values, state = case(3, 71, 513, torch.float32)
+    bias = torch.rand(513)
+    got = packed_layer.run(x, bias, values, state, neuron)
+    expected = packed_layer.run(x.cpu(), bias.cpu(), on_processor(values), state.cpu(), neuron)
+    assert all(torch.equal(g.cpu(), e) for g, e in zip(got, expected, strict=True))
 
 
 def test_lateral_connections_are_refused(algorithm: Kernel) -> None:  # noqa: F811

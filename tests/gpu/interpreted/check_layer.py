@@ -14,6 +14,7 @@ from neurodeploy import kernel, native_filter  # noqa: F401  (registers its oper
 from neurodeploy.errors import KernelError
 from neurodeploy.gpu import filter as gpu_filter
 from neurodeploy.gpu import flags, launch, layer, scan
+from neurodeploy.gpu import packed as gpu_packed
 from neurodeploy.kernel import Neuron, Parameters
 from neurodeploy.kernels.exodus import gpu as exodus
 from neurodeploy.kernels.slayer import gpu as slayer
@@ -225,6 +226,30 @@ def test_values_that_are_not_allowed_are_told_by_the_next_call(
     assert caught.value.code == code
     exodus.forward(x, state, *good, *chosen)
     flags.check()
+
+
+@pytest.mark.parametrize("spikes", [1, 0], ids=["bits", "bytes"])
+@pytest.mark.parametrize(("shape", "time_major"), [((2, 37, 5), False), ((5, 2, 3), True), ((1, 64, 3), False)])
+def test_packed_spikes_equal_the_processors(spikes: int, shape: tuple[int, int, int], time_major: bool) -> None:
+    neuron = Neuron(spikes="single" if spikes else "multi")
+    batch, neurons = shape[1 if time_major else 0], shape[2]
+    values = parameters(neurons, torch.float32, ("synapse",), per_neuron=True)
+    x, state = torch.randn(shape) * 2, torch.rand(2, batch, neurons)
+    chosen = options(neuron, "none", time_major, wants_parameters=False)
+    for bias in (torch.rand(neurons), None):
+        expected = torch.ops.neurodeploy.packed_forward(x, bias, state, *values, *chosen)
+        got = gpu_packed.forward(x, bias, state, *values, *chosen)
+        assert_bits("words counts state", got, expected)
+
+
+def test_too_many_spikes_for_a_byte_are_told_by_the_next_call() -> None:
+    values = parameters(5, torch.float32, (), per_neuron=True)
+    x, state = torch.full((1, 3, 5), 400.0), torch.zeros(1, 5)
+    chosen = options(Neuron(), "none", False, wants_parameters=False)
+    gpu_packed.forward(x, None, state, *values, *chosen)
+    with pytest.raises(KernelError, match="255") as caught:
+        gpu_packed.forward(x, None, state, *values, *chosen)
+    assert caught.value.code == "kernel-packed-spikes"
 
 
 @pytest.fixture
