@@ -56,8 +56,8 @@ class Contender:
 
 
 CONTENDERS = (
-    Contender("multi-spike, first spike", True, "first", ((5.0, 0.8), (15.0, 6.0)), (0.014, 0.025), (0.0, 0.02)),
-    Contender("single spike, first spike", False, "first", ((5.0, 0.8), (15.0, 6.0)), (0.014, 0.025), (0.0, 0.02)),
+    Contender("multi-spike, first spike", True, "first", ((5.0, 0.8), (15.0, 6.0)), (0.006, 0.02), (1e-5, 0.02)),
+    Contender("single spike, first spike", False, "first", ((5.0, 0.8), (15.0, 6.0)), (0.006, 0.02), (1e-5, 0.02)),
     Contender("multi-spike, counts", True, "count", ((0.0, 5.2), (0.0, 0.8)), (0.03, 0.015), (0.0, 0.0)),
 )
 TARGETS = (3.0, 15.0)
@@ -312,7 +312,7 @@ def report(runs: list[list[dict[str, Any]]], info: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", type=int, nargs="+", default=range(len(CONTENDERS)), help="indices of contenders")
     parser.add_argument("--validate", action="store_true", help="hold out training images, leave the test images alone")
