@@ -312,7 +312,7 @@ def report(runs: list[list[dict[str, Any]]], info: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", type=int, nargs="+", default=range(len(CONTENDERS)), help="indices of contenders")
     parser.add_argument("--validate", action="store_true", help="hold out training images, leave the test images alone")
