@@ -71,8 +71,7 @@ struct Columns {
     // The thresholds of one trial; the first neuron whose one is not above 0 and the reset potential, or -1.
     std::int64_t disturb(const Layer& layer, const Noise& noise, std::int64_t trial) {
         for (std::int64_t n = 0; n < count; ++n) {
-            const double normal = noise.normal(for_threshold, trial, layer.sites[first + n], 0);
-            threshold[n] *= 1 + noise.threshold_cv * normal;
+            threshold[n] *= 1 + noise.threshold_cv * noise.normal(for_threshold, trial, layer.sites[first + n], 0);
             if (!(threshold[n] > 0 && threshold[n] > neurons[n].v_reset)) return first + n;
             neurons[n].set_threshold(threshold[n]);
         }
@@ -107,8 +106,8 @@ void fill_decays(const Columns& columns, double x, Decays& decays) {
 }
 
 struct States {
-    alignas(64) double u[block_columns] = {}, exc[block_columns] = {}, inh[block_columns] = {}, clamp[block_columns];
     // `clamp`: what is left of the refractory time, below 0: none.
+    alignas(64) double u[block_columns] = {}, exc[block_columns] = {}, inh[block_columns] = {}, clamp[block_columns];
 
     States() { std::fill_n(clamp, block_columns, -1.0); }
 
@@ -123,8 +122,7 @@ struct States {
 // Adds the input's weights and advances all neurons to the next input as if none fired; true if some may. One does only
 // if it ends above the threshold, or if it can reach it in between and end falling. The bound is the potential under the
 // current's upper bound: all of the excitation for the whole time, the inhibition that is left at the end (all of it, if
-// it fades slower).
-// `special`: 1 for neurons that may fire, or that are released from their clamp.
+// it fades slower). `special`: 1 for neurons that may fire, or that are released from their clamp.
 ND_MULTIVERSION bool advance(const Columns& columns, const Decays& decays, const double* row, double length,
                              States& __restrict states, States& __restrict next, std::int64_t* __restrict special) {
     std::int64_t any = 0;
@@ -208,13 +206,18 @@ struct Run {
         std::int64_t overflow, threshold;
     };
 
-    Refused run(const spike_time::Events& events, std::int64_t b, std::int64_t block, std::int64_t nobody) const {
-        Columns columns(layer, block);
+    Refused run(const spike_time::Events& events, std::int64_t b, const Columns& block, std::int64_t nobody) const {
+        if (!(noise.threshold_cv > 0)) return run_trial(events, b, block, nobody);
+        Columns columns = block;
+        const std::int64_t refused = columns.disturb(layer, noise, trials[b]);
+        if (refused >= 0) return {nobody, b * layer.neurons + refused};
+        return run_trial(events, b, columns, nobody);
+    }
+
+private:
+    Refused run_trial(const spike_time::Events& events, std::int64_t b, const Columns& columns,
+                      std::int64_t nobody) const {
         const auto flat = [&](std::int64_t n) { return b * layer.neurons + columns.first + n; };
-        if (noise.threshold_cv > 0) {
-            const std::int64_t refused = columns.disturb(layer, noise, trials[b]);
-            if (refused >= 0) return {nobody, b * layer.neurons + refused};
-        }
         Refused refused{nobody, nobody};
         States buffers[2];
         States *now = &buffers[0], *next = &buffers[1];
@@ -232,9 +235,9 @@ struct Run {
                 State state = now->of(n);
                 double clamp = now->clamp[n];
                 const bool was_active = clamp < HUGE_VAL;
-                if (!fire(columns.neurons[n], events.at(b, e).time, length, max_spikes, state, clamp, spikes[n],
-                          times + flat(n) * max_spikes))
-                    refused.overflow = std::min(refused.overflow, flat(n));
+                const bool fits = fire(columns.neurons[n], events.at(b, e).time, length, max_spikes, state, clamp,
+                                       spikes[n], times + flat(n) * max_spikes);
+                if (!fits) refused.overflow = std::min(refused.overflow, flat(n));
                 active -= was_active && clamp == HUGE_VAL;
                 next->set(n, state);
                 next->clamp[n] = clamp;
@@ -278,10 +281,12 @@ std::pair<std::int64_t, std::int64_t> run(const Array<const double, 3>& inputs, 
     std::fill_n(times.data(), times.size(), HUGE_VAL);
     const spike_time::Events events(inputs.data(), batch, layer.inputs, inputs.shape(2), t_max, threads);
     const std::int64_t blocks = (neurons + block_columns - 1) / block_columns;
+    std::vector<Columns> columns;
+    for (std::int64_t block = 0; block < blocks; ++block) columns.emplace_back(layer, block);
     std::int64_t overflow = nobody, threshold = nobody;
 #pragma omp parallel for schedule(dynamic) num_threads(threads) reduction(min : overflow, threshold)
     for (std::int64_t task = 0; task < batch * blocks; ++task) {
-        const Run::Refused refused = one.run(events, task / blocks, task % blocks, nobody);
+        const Run::Refused refused = one.run(events, task / blocks, columns[task % blocks], nobody);
         overflow = std::min(overflow, refused.overflow);
         threshold = std::min(threshold, refused.threshold);
     }
