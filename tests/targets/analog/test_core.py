@@ -1,6 +1,7 @@
 """The exact analog core: against the readable specification, root finding with 40 digits, and its own promises."""
 
 import hashlib
+from dataclasses import replace
 from itertools import pairwise
 from math import inf
 
@@ -13,8 +14,16 @@ from hypothesis import strategies as st
 from neurodeploy.errors import EmulationError
 from neurodeploy.extension import native
 from neurodeploy.targets.analog import specification
-from neurodeploy.targets.analog.emulator import SpikeOverflowError, TrialNoise, emulate, run_layer, stamped
+from neurodeploy.targets.analog.emulator import (
+    SpikeOverflowError,
+    TrialNoise,
+    emulate,
+    emulate_program,
+    run_layer,
+    stamped,
+)
 from neurodeploy.targets.analog.parameters import LayerParameters
+from neurodeploy.targets.analog.program import AnalogLayer, AnalogProgram
 
 
 def layer_of(weight: np.ndarray, **constants: float | np.ndarray) -> LayerParameters:
@@ -392,6 +401,33 @@ def test_layers_have_noise_of_their_own() -> None:
     second = layer_of(np.full((1, 3), 60.0), t_ref=inf)
     both = emulate([first, second], np.zeros((1, 1, 1)), max_spikes=1, sources=[-1, -1], noise=TrialNoise(0.0, 0.05))
     assert not (both[0] == both[1]).any()
+
+
+def test_a_program_runs_with_its_own_options_and_sites() -> None:
+    rng = np.random.default_rng(5)
+    parts = [mismatched(rng, 6, 5), mismatched(rng, 5, 3), mismatched(rng, 5, 2)]
+    sites = [np.array([[40, 41], [2, 3], [4, 5], [6, 7], [8, 9]]), np.array([[0], [1], [10]]), np.array([[20], [21]])]
+    layers = tuple(
+        AnalogLayer(
+            name, source, 50, part, site, np.zeros(part.weight.shape, np.int64), np.zeros(part.neurons, np.int32)
+        )
+        for name, source, part, site in zip("abc", ("input", "a", "a"), parts, sites, strict=True)
+    )
+    program = AnalogProgram("ideal", 6, layers, 5.0, 1.0, 0.01, {})
+    times = rng.uniform(0, 3, (4, 6, 3))
+    noise, trials = TrialNoise(0.02, 0.03), np.arange(4) + 7
+    found = emulate_program(program, times, noise=noise, seed=3, trials=trials)
+    options = {"max_spikes": 50, "t_max": 5.0, "noise": noise, "seed": 3, "trials": trials}
+    first = run_layer(stamped(times, 0.01), parts[0], sites=sites[0][:, 0].copy(), **options)
+    assert np.isfinite(first).sum() > 20
+    np.testing.assert_array_equal(found[0], stamped(first, 0.01))
+    for n in (1, 2):
+        expected = run_layer(first, parts[n], sites=sites[n][:, 0].copy(), **options)
+        np.testing.assert_array_equal(found[n], stamped(expected, 0.01))
+    other = emulate_program(program, times, realised=[mismatched(rng, 6, 5), *parts[1:]], noise=noise, seed=3)
+    assert other[0].tobytes() != found[0].tobytes()
+    with pytest.raises(SpikeOverflowError, match=r"^b: neuron"):
+        emulate_program(replace(program, layers=(layers[0], replace(layers[1], max_spikes=1))), times)
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------------
