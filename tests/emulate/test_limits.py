@@ -55,8 +55,8 @@ from neurodeploy.events.array import EVENT_DTYPE
 from neurodeploy.targets.dynapcnn.emulator import Emulator
 from tests.targets.programs import core, program
 emulator = Emulator(program(core(np.ones((2, 1, 3, 3)), (1, 5, 5), biases=[-1, -2])), slow_clock_hz=1e6)
-print("started", flush=True)
 try:
+    print("started", flush=True)
     emulator.run(np.empty(0, EVENT_DTYPE), until_us=10**15)
 except KeyboardInterrupt:
     print("interrupted", flush=True)
