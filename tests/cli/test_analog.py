@@ -1,7 +1,9 @@
 """The verbs on analog chips: check, compile, emulate, targets; what belongs to other chips is refused."""
 
 import json
+import re
 
+import nir
 import numpy as np
 import pytest
 
@@ -65,6 +67,16 @@ def test_compile_writes_what_the_vendors_tools_take(cli, net, tmp_path, target, 
     assert sorted(path.name for path in (tmp_path / "run" / "files").iterdir()) == files
 
 
+@pytest.mark.parametrize(("unit", "factor"), [("ms", 1e3), ("s", 1.0)])
+def test_the_unit_of_exported_time_constants(cli, net, tmp_path, unit, factor):
+    done = cli("compile", net, "--target", "bss2", "--out", tmp_path / "run", "--nir-tau-unit", unit)
+    assert done.code == 0, done.err
+    stored = nir.read(tmp_path / "run" / "files" / "network.nir", type_check=False)
+    (tau_mem, *_) = [node.tau_mem for node in stored.nodes.values() if isinstance(node, nir.CubaLIF)]
+    assert np.allclose(tau_mem, 10e-6 * factor, rtol=0.01)  # the chip's own time
+    assert f'"tau_unit":"{unit}"' in str(stored.nodes)
+
+
 def test_what_does_not_fit_leaves_nothing_behind(cli, tmp_path):
     nd.save(chain(reset="subtract", v_reset=None, t_ref=None, drop=number(1)), tmp_path / "soft.onnx")
     done = cli("compile", tmp_path / "soft.onnx", "-t", "bss2", "--out", tmp_path / "run")
@@ -90,8 +102,6 @@ def test_check(cli, net, tmp_path):
 
 
 def test_files_of_other_tools_need_their_unit(cli, tmp_path):
-    import nir
-
     full = np.ones(3)
     neuron = nir.CubaLIF(
         tau_syn=5 * full, tau_mem=10 * full, r=full, v_leak=0 * full, v_threshold=full, v_reset=0 * full, w_in=5 * full
@@ -167,8 +177,6 @@ def test_one_pattern_is_the_same_trial_as_among_all(cli, run, patterns, tmp_path
 def test_options_that_mean_nothing_are_refused(cli, run, patterns, arguments, message):
     done = cli("emulate", run, "--events", patterns, *arguments)
     assert done.code == 2
-    import re
-
     assert re.search(message, done.err), done.err
 
 
