@@ -11,8 +11,8 @@ from neurodeploy.events.info import RecordingInfo, recording_info
 from neurodeploy.events.nmnist import read_nmnist_bin, write_nmnist_bin
 from neurodeploy.events.raster import dataset_to_raster, events_to_raster, raster_to_events
 from neurodeploy.events.saccade import SaccadePath
-from neurodeploy.events.yin_yang import yin_yang, yin_yang_times
 from neurodeploy.events.spike_times import SpikeTimes, load_spike_times, save_spike_times
+from neurodeploy.events.yin_yang import yin_yang, yin_yang_times
 
 __all__ = [
     "EVENT_DTYPE",

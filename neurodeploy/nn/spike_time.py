@@ -67,12 +67,33 @@ class SpikeTimeLayer(torch.nn.Module):
         with torch.no_grad():
             self.weight.normal_(mean / inputs, std / sqrt(inputs)).mul_(unit)
 
-    def _fire(self, times: torch.Tensor) -> Output:
-        """Run the neurons on times [B, inputs, slots], weights flattened to [N, inputs]."""
-        table = self.weight.flatten(1).t()
-        found = spike_time.apply(
-            times, table, self.neuron, max_spikes=self.max_spikes, t_max=self.t_max, grazing=self.grazing_limit
-        )
+    def fire(
+        self,
+        times: torch.Tensor,
+        *,
+        weight: torch.Tensor | None = None,
+        neuron: SpikeTimeNeuron | None = None,
+        observed: torch.Tensor | None = None,
+        grazing_limit: float | None = None,
+    ) -> Output:
+        """Run the neurons on times [B, inputs, slots], also with other values than the layer's own.
+
+        Args:
+            times: input spikes.
+            weight: in place of the layer's, of its shape.
+            neuron: in place of the layer's.
+            observed: spikes of the layer [B, N, slots] that a chip fired; see ``kernels.spike_time.observe``.
+            grazing_limit: in place of the layer's.
+        """
+        table = (self.weight if weight is None else weight).flatten(1).t()
+        neuron = self.neuron if neuron is None else neuron
+        grazing = self.grazing_limit if grazing_limit is None else grazing_limit
+        if observed is None:
+            found = spike_time.apply(
+                times, table, neuron, max_spikes=self.max_spikes, t_max=self.t_max, grazing=grazing
+            )
+        else:
+            found = spike_time.observe(times, table, observed, neuron, t_max=self.t_max, grazing=grazing)
         self.silent, self.grazing = int((found.counts == 0).sum()), int(found.grazing.sum())
         if self.revive and self.weight.requires_grad:
             silent = (found.counts == 0).double().mean(0)
@@ -125,7 +146,7 @@ class SpikeTimeLinear(SpikeTimeLayer):
 
     def forward(self, times: torch.Tensor) -> torch.Tensor:
         """Run the layer on times (B, in_features, slots)."""
-        return self._fire(times).times
+        return self.fire(times).times
 
 
 class SpikeTimeConv2d(SpikeTimeLayer):
@@ -182,7 +203,7 @@ class SpikeTimeConv2d(SpikeTimeLayer):
         windows = torch.nn.functional.unfold(padded, size, stride=self.stride)  # [B, C * slots * window, positions]
         windows = windows.reshape(batch, channels, slots, size * size, rows * columns).permute(0, 4, 1, 3, 2)
         try:
-            fired = self._fire(windows.reshape(batch * rows * columns, channels * size * size, slots)).times
+            fired = self.fire(windows.reshape(batch * rows * columns, channels * size * size, slots)).times
         except SpikeOverflowError as error:
             sample, position = divmod(error.sample, rows * columns)
             place = f"row {position // columns}, column {position % columns} of sample {sample}"
