@@ -111,7 +111,7 @@ class ChipInTheLoop(torch.nn.Module):
         network: a chain of ``SpikeTimeLinear`` with hard resets; its parameters are trained.
         chip: what fires.
         levels: weights that the chip can be told; ``None``: any. They are searched anew in every call.
-        grazing_limit: see ``kernels.spike_time.GRAZING``; it bounds gradients of spikes that the model would hardly fire.
+        grazing_limit: bounds gradients of spikes that the model would hardly fire; see ``kernels.spike_time.GRAZING``.
 
     Raises:
         TrainError: the network has other layers or resets.
