@@ -1,16 +1,16 @@
 """What analog chips do to networks of spike times, and what training for them brings back.
 
-Yin-Yang (5-120-3) and MNIST at 16 x 16 (256-128-10), one spike per neuron, answered by the first. For each seed a network
-is trained plainly, on four-current levels (fine-tuned from the plain one), and mismatch-aware: every batch on a fresh
-chip whose spread grows from 0 to 20 %. Then each is run
+Yin-Yang (5-120-3) and MNIST at 16 x 16 (256-128-10), one spike per neuron, answered by the first. For each seed a
+network is trained plainly, on four-current levels (fine-tuned from the plain one), and mismatch-aware: every batch on a
+fresh chip whose spread grows from 0 to 20 %. Then each is run
 
 - without mismatch, in float, with 6-bit and with four-current weights,
 - on chips with log-normal deviations of one coefficient of variation on all weights, time constants and thresholds,
 - on emulated BrainScaleS-2 chips as compiled, uncalibrated and calibrated, with the noise of trials,
 - on a 20 % chip with four-current weights and noise, before and after four epochs with that chip in the loop.
 
-Chips that are tested on are never trained on (but in the loop). Finished pieces are kept as lines of ``records.jsonl`` in
-the work folder and not done again.
+Chips that are tested on are never trained on (but in the loop). Finished pieces are kept as lines of ``records.jsonl``
+in the work folder and not done again.
 
     python benchmarks/analog_robustness.py --work runs/analog [--tasks yin_yang] [--seeds 1] [--workers 1]
 """
@@ -259,7 +259,7 @@ def page(records: list[dict[str, Any]]) -> str:
                     "",
                     f"In the loop ({kind}, seed {seed}, {len(loops)} chips of 20 %, four-current weights, jitter): "
                     f"{_cell(before.tolist())} before, {_cell(after.tolist())} after {TASKS[name].epochs['loop']} "
-                    f"epochs; within 2 points of its {100 * ideal:.1f} without mismatch: {100 * near:.0f} % of the chips.",
+                    f"epochs; within 2 points of its {100 * ideal:.1f} without mismatch: {100 * near:.0f} % of them.",
                 ]
     return "\n".join(lines) + "\n"
 

@@ -136,16 +136,16 @@ class AnalogTraining(torch.nn.Module):
         self, times: torch.Tensor, weights: Sequence[torch.Tensor], chip: Sequence[LayerDeviations] | None
     ) -> torch.Tensor:
         for index, (layer, weight) in enumerate(zip(layers_of(self.network), weights, strict=True)):
-            if chip is None:
-                times = layer.fire(times, weight=weight).times
-            else:
-                times = layer.fire(times, **_with(chip[index], layer, weight)).times
+            neuron = None
+            if chip is not None:
+                weight, neuron = _on_circuits(chip[index], layer, weight)
+            times = layer.fire(times, weight=weight, neuron=neuron).times
         return times
 
 
-def _with(
+def _on_circuits(
     chip: LayerDeviations, layer: SpikeTimeLinear, weight: torch.Tensor
-) -> dict[str, torch.Tensor | SpikeTimeNeuron]:
+) -> tuple[torch.Tensor, SpikeTimeNeuron]:
     """Weights and neurons of a layer on a chip; the weights pass their gradient on."""
     found = chip.apply(nominal_of(layer, weight))
     exc, inh = (torch.from_numpy(chip.weight.T * gain[:, None]).to(weight) for gain in (chip.gain_exc, chip.gain_inh))
@@ -157,4 +157,4 @@ def _with(
         v_reset=torch.from_numpy(found.v_reset),
         t_ref=torch.from_numpy(found.t_ref),
     )
-    return {"weight": weight * torch.where(weight > 0, exc, inh), "neuron": neuron}
+    return weight * torch.where(weight > 0, exc, inh), neuron

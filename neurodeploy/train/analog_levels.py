@@ -56,7 +56,7 @@ class SignedLevels:
             self._level, codes = found.level, list(found.codes)
         else:
             codes = [to_codes(weight, self._level, self.magnitude_bits) for weight in scaled]
-        return [code * self._level / unit for code, unit in zip(codes, units, strict=True)]
+        return [code.astype(np.float64) * self._level / unit for code, unit in zip(codes, units, strict=True)]
 
 
 class FourCurrentLevels:

@@ -121,7 +121,7 @@ def test_a_chip_in_training_fires_as_the_emulator_does() -> None:
     theirs = torch.from_numpy(EmulatedChip.of_network(net, spread.draw(5)).run(weights, times.numpy())[1])
     assert torch.equal(ours < inf, theirs < inf)
     assert int((ours < inf).sum()) > 50
-    assert float((finite(ours) - finite(theirs)).abs().max()) <= 1e-9 * UNIT
+    assert float((finite(ours) - finite(theirs)).detach().abs().max()) <= 1e-9 * UNIT
 
 
 def test_every_call_in_training_takes_fresh_chips_that_depend_on_the_seed() -> None:
