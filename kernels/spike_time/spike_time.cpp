@@ -1,8 +1,8 @@
 // Exact spike times of one feed-forward layer of current-based LIF neurons and the gradient through them (README.md).
 //
 // A block of neurons walks the sorted input spikes of one sample. Between two inputs all neurons advance together; those
-// that may fire are then treated one by one. The backward pass walks the same intervals in reverse with the adjoints.
-// A block belongs to one task and sums over tasks run in a fixed order, so results do not depend on the threads.
+// that may fire then go from spike to spike, together too. The backward pass walks the same intervals in reverse with
+// the adjoints. A sum belongs to one task, and sums over tasks run in a fixed order: results do not depend on threads.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -218,7 +218,7 @@ struct Wave {
         ++count;
     }
 
-    // `by` behind the last one, so that vectors are full.
+    // Harmless values behind the last one, so that vectors are full.
     void fill_up() {
         for (std::int64_t k = count; k % lanes != 0; ++k) {
             by[k] = u[k] = i[k] = 0;
