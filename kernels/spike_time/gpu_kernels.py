@@ -144,8 +144,9 @@ def forward_kernel(
                 i = tl.where(active, i * own_synapse, i)
                 x = tl.where(active, x + by, x)
                 if HARD:
-                    clamp = tl.where(held & (clamp < INF), tl.where(freed, -1.0, clamp - remaining), clamp)
-                    u = tl.where(freed, after, u)
+                    for_ever = held & ~(clamp < INF)  # gets a potential that never fires, and needs no more care
+                    clamp = tl.where(held, tl.where(freed | for_ever, -1.0, clamp - remaining), clamp)
+                    u = tl.where(freed, after, tl.where(for_ever, -INF, u))
                     if KEEP:
                         at = restarts + slot + found - 1
                         tl.store(interval + at, e, mask=freed)

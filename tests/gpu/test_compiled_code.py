@@ -1,4 +1,4 @@
-"""What Triton compiled, run without a GPU: PTX translated to C (``ptx_on_cpu.py``), against the processor's kernels.
+"""What Triton compiled of spike times and accumulation, run without a GPU (``ptx_on_cpu.py``), against the processor's.
 
 NEURODEPLOY_ALL_KERNELS=1 adds all that the interpreter checks (minutes).
 """
@@ -18,7 +18,6 @@ from neurodeploy.gpu import flags, launch
 from neurodeploy.kernel import Neuron
 from neurodeploy.kernels import saf
 from tests.gpu import saf_cases, spike_time_cases
-from tests.gpu.interpreted import check_layer
 from tests.gpu.ptx_on_cpu import COMPILER, run_compiled
 from tests.gpu.spike_time_cases import HARD, ONCE, SOFT
 
@@ -31,18 +30,6 @@ def compiled_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     flags.flags(torch.device("cpu")).zero_()
-
-
-@pytest.mark.parametrize(
-    "case",
-    [
-        ("exodus", Neuron(), (), "store", False, torch.float32),
-        ("exodus", Neuron(reset="zero", spikes="single"), ("synapse", "adaptation"), "recompute", True, torch.float64),
-    ],
-    ids=["plain", "synapse-adaptation"],
-)
-def test_layers(case: Any) -> None:
-    check_layer.test_layer_equals_the_processors(case)
 
 
 @pytest.mark.parametrize(
