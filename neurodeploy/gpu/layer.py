@@ -141,7 +141,8 @@ def backward(
     recompute = options.memory == "recompute"
     # Potentials, gradients and what else a step needs stay in registers for all steps of a group.
     heavy = len(parameters.state_rows) > 1 or real == torch.float64
-    walk = scan(grad_spikes, options.time_major, widest=1 if heavy else 2, rows=8 if heavy else 32 if recompute else 16)
+    rows = 8 if heavy else 32 if recompute and not options.wants_parameters else 16
+    walk = scan(grad_spikes, options.time_major, widest=1 if heavy else 2, rows=rows)
     chunks = backward_chunks(walk)
     sums = empty((6, chunks.number * walk.lanes), torch.float64, state) if options.wants_parameters else None
     constants = {
@@ -180,16 +181,16 @@ def backward(
 
     ends = grad_state
     if chunks.number > 1:
-        rows = len(parameters.state_rows)
-        transfer = empty((1 + rows, chunks.number, rows, walk.lanes), real, state)
-        run(grad_state, None, transfer, 1 + rows)
-        ends = empty((chunks.number, rows, walk.lanes), real, state)
+        states = len(parameters.state_rows)
+        transfer = empty((1 + states, chunks.number, states, walk.lanes), real, state)
+        run(grad_state, None, transfer, 1 + states)
+        ends = empty((chunks.number, states, walk.lanes), real, state)
         launch.run(
             layer_fold,
             walk.grid,
             (transfer, grad_state, ends, walk.lanes, chunks.number),
             walk.warps,
-            STATES=rows,
+            STATES=states,
             BLOCK=walk.constants["BLOCK"],
             WIDE=walk.constants["WIDE"],
         )
