@@ -66,8 +66,8 @@ TASKS = {
         (5, 120, 3),
         (2.8, 22.0),
         (0.7, 3.2),
-        {"plain": 30, "four currents": 10, "aware": 40, "loop": 4},
-        {"plain": 5e-3, "four currents": 2e-3, "aware": 3e-2, "loop": 5e-3},
+        {"plain": 30, "four currents": 30, "aware": 40, "loop": 4},
+        {"plain": 5e-3, "four currents": 5e-3, "aware": 8e-2, "loop": 5e-3},
         {"plain": 100, "four currents": 100, "aware": 40, "loop": 40},
     ),
     "mnist16": Task(
@@ -158,7 +158,8 @@ def trained(work: Path, name: str, kind: str, seed: int, quick: bool) -> torch.n
         times, labels, _, _ = data(name)
         epochs = 1 if quick else task.epochs[kind]
         times, labels = (times[:200], labels[:200]) if quick else (times, labels)
-        fit(AnalogTraining(net, levels=levels, spread=spread, seed=seed), task, kind, times, labels, seed, epochs)
+        module = AnalogTraining(net, levels=levels, spread=spread, refresh=1, seed=seed)
+        fit(module, task, kind, times, labels, seed, epochs)
         with files.replacing(path) as temporary, temporary.open("wb") as file:
             np.savez(file, *(layer.weight.detach().numpy() for layer in net))
     with np.load(path) as kept, torch.no_grad():
