@@ -2,7 +2,7 @@
 
 Yin-Yang (5-120-3) and MNIST at 16 x 16 (256-128-10), one spike per neuron, answered by the first. For each seed a
 network is trained plainly, on four-current levels (fine-tuned from the plain one), and mismatch-aware: every batch on a
-fresh chip whose spread grows from 0 to 20 %. Then each is run
+fresh chip whose spread grows from 0 to 20 %, or to that of a calibrated BrainScaleS-2, with its levels. Then it is run
 
 - without mismatch, in float, with 6-bit and with four-current weights,
 - on chips with log-normal deviations of one coefficient of variation on all weights, time constants and thresholds,
@@ -33,7 +33,7 @@ from neurodeploy.targets.analog.emulator import TrialNoise
 from neurodeploy.train.analog import AnalogTraining
 from neurodeploy.train.analog_levels import FourCurrentLevels, Levels, SignedLevels
 from neurodeploy.train.analog_loop import ChipInTheLoop, EmulatedChip
-from neurodeploy.train.analog_spread import ChipSpread, UniformSpread
+from neurodeploy.train.analog_spread import ChipSpread, Spread, UniformSpread
 
 MNIST = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist-20k"
 UNIT = 0.005  # tau_syn in seconds; all times of a network are multiples of it
@@ -41,7 +41,7 @@ T_EARLY, T_LATE, T_MAX = 0.15 * UNIT, 2.0 * UNIT, 6.0 * UNIT
 SPREADS = (0.05, 0.1, 0.2, 0.3)
 TRAINED_FOR = 0.2
 JITTER = 0.01 * UNIT
-KINDS = ("plain", "four currents", "aware")
+KINDS = ("plain", "four currents", "aware", "aware of bss2")
 
 
 @dataclass(frozen=True)
@@ -66,17 +66,17 @@ TASKS = {
         (5, 120, 3),
         (2.8, 22.0),
         (0.7, 3.2),
-        {"plain": 30, "four currents": 30, "aware": 40, "loop": 4},
-        {"plain": 5e-3, "four currents": 5e-3, "aware": 8e-2, "loop": 5e-3},
-        {"plain": 100, "four currents": 100, "aware": 40, "loop": 40},
+        {"plain": 30, "four currents": 30, "aware": 40, "aware of bss2": 40, "loop": 4},
+        {"plain": 5e-3, "four currents": 5e-3, "aware": 8e-2, "aware of bss2": 8e-2, "loop": 5e-3},
+        {"plain": 100, "four currents": 100, "aware": 40, "aware of bss2": 40, "loop": 40},
     ),
     "mnist16": Task(
         (256, 128, 10),
         (12.0, 22.0),
         (4.0, 4.0),
-        {"plain": 10, "four currents": 3, "aware": 15, "loop": 2},
-        {"plain": 2e-2, "four currents": 5e-3, "aware": 2e-2, "loop": 5e-3},
-        {"plain": 50, "four currents": 50, "aware": 50, "loop": 50},
+        {"plain": 10, "four currents": 3, "aware": 15, "aware of bss2": 15, "loop": 2},
+        {"plain": 2e-2, "four currents": 5e-3, "aware": 2e-2, "aware of bss2": 2e-2, "loop": 5e-3},
+        {"plain": 50, "four currents": 50, "aware": 50, "aware of bss2": 50, "loop": 50},
     ),
 }
 
@@ -151,11 +151,15 @@ def trained(work: Path, name: str, kind: str, seed: int, quick: bool) -> torch.n
     net = build(task)
     if not path.exists():
         levels: Levels | None = None
-        spread = UniformSpread(task.shapes, TRAINED_FOR) if kind == "aware" else None
+        spread: Spread | None = UniformSpread(task.shapes, TRAINED_FOR) if kind == "aware" else None
         if kind == "four currents":
             levels = FourCurrentLevels()
             net = trained(work, name, "plain", seed, quick)
         times, labels, _, _ = data(name)
+        if kind == "aware of bss2":
+            deployment = nd.compile(nd.trace(net, times[:1], time_unit_s=1.0), target="bss2")
+            levels = SignedLevels.of_program(deployment.program)
+            spread = ChipSpread(deployment.chip, deployment.program, calibrated=True)
         epochs = 1 if quick else task.epochs[kind]
         times, labels = (times[:200], labels[:200]) if quick else (times, labels)
         module = AnalogTraining(net, levels=levels, spread=spread, refresh=1, seed=seed)
@@ -226,6 +230,8 @@ def plan(tasks: Sequence[str], seeds: int, serials: int, loops: int) -> Iterator
                 for what in ("float", "cv 0.2", "6 bits", "four currents", "bss2 calibrated", "bss2 uncalibrated"):
                     yield name, kind, seed, what
             yield name, "four currents", seed, "four currents"
+            for what in ("float", "6 bits", "bss2 calibrated", "bss2 uncalibrated"):
+                yield name, "aware of bss2", seed, what
             for serial in range(min(loops, serials)):
                 yield name, "aware", seed, f"loop {serial}"
             for what in [f"cv {cv}" for cv in SPREADS if cv != TRAINED_FOR] + ["cv 0.2 four currents"]:

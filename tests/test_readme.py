@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import neurodeploy as nd
-from neurodeploy.events import EventDataset, make_events
+from neurodeploy.events import EventDataset, SpikeTimes, make_events, save_spike_times
 
 BLOCKS = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8"), re.S)
 
@@ -40,7 +40,7 @@ def recording(rng: np.random.Generator) -> Any:
 @pytest.mark.filterwarnings("ignore")
 def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layers = pytest.importorskip("sinabs.layers")
-    assert len(BLOCKS) >= 2
+    assert len(BLOCKS) >= 3
     rng = np.random.default_rng(0)
     monkeypatch.chdir(tmp_path)
     write_network(tmp_path / "cnn.nir", rng)
@@ -49,10 +49,14 @@ def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         "torch": torch,
         "events": recordings[0],
         "dataset": EventDataset.from_recordings(recordings, np.arange(3), sensor_size=(2, 12, 12)),
+        "neuron": nd.nn.SpikeTimeNeuron(tau_mem=2.0, tau_syn=1.0, reset="value", t_ref=torch.inf),
+        "times": rng.uniform(0, 0.01, (30, 5, 1)),
         "sinabs_net": torch.nn.Sequential(torch.nn.Linear(3, 2), layers.IAF()),
     }
+    save_spike_times("patterns.npz", SpikeTimes(names["times"], np.arange(30) % 3))
     for block in BLOCKS:
         exec(compile(block, "README.md", "exec"), names)
     assert set(names["result"].accuracy) == {"float", "quantized", "time_stepped", "event_driven"}
     assert names["spikes"].shape == (4 * 30, 10)
     assert isinstance(names["sinabs_net"][1], nd.nn.IAF)
+    assert (tmp_path / "build_bss2" / "files" / "pynn_network.py").is_file()
