@@ -54,6 +54,8 @@ class Task:
     epochs: dict[str, int]
     rates: dict[str, float]
     batches: dict[str, int]
+    temperature: float = 0.2  # of the loss, in units of tau_syn
+    revive: tuple[float, float] = (0.01, 0.3)
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
@@ -72,11 +74,13 @@ TASKS = {
     ),
     "mnist16": Task(
         (256, 128, 10),
-        (12.0, 22.0),
-        (4.0, 4.0),
-        {"plain": 10, "four currents": 3, "aware": 15, "aware of bss2": 15, "loop": 2},
-        {"plain": 2e-2, "four currents": 5e-3, "aware": 2e-2, "aware of bss2": 2e-2, "loop": 5e-3},
+        (5.0, 15.0),
+        (0.8, 6.0),
+        {"plain": 8, "four currents": 4, "aware": 8, "aware of bss2": 8, "loop": 2},
+        {"plain": 5e-3, "four currents": 2e-3, "aware": 5e-3, "aware of bss2": 5e-3, "loop": 2e-3},
         {"plain": 50, "four currents": 50, "aware": 50, "aware of bss2": 50, "loop": 50},
+        temperature=0.05,
+        revive=(1e-3, 1e-3),
     ),
 }
 
@@ -106,7 +110,7 @@ def build(task: Task) -> torch.nn.Sequential:
     neuron = nd.nn.SpikeTimeNeuron(tau_mem=2 * UNIT, tau_syn=UNIT, reset="value", t_ref=torch.inf)
     layers = [
         nd.nn.SpikeTimeLinear(*shape, neuron, max_spikes=1, t_max=T_MAX, revive=revive * UNIT)
-        for shape, revive in zip(task.shapes, (0.01, 0.3), strict=True)
+        for shape, revive in zip(task.shapes, task.revive, strict=True)
     ]
     for layer, mean, std in zip(layers, task.means, task.stds, strict=True):
         layer.reset_parameters(mean=mean, std=std)
@@ -130,7 +134,7 @@ def fit(
                 module.anneal(done / steps)
             fired = module(times[rows])
             right = fired[torch.arange(len(rows)), labels[rows], 0].clamp(max=T_MAX)
-            loss = nd.nn.first_spike_loss(fired, labels[rows], temperature=0.2 * UNIT, t_silent=T_MAX)
+            loss = nd.nn.first_spike_loss(fired, labels[rows], temperature=task.temperature * UNIT, t_silent=T_MAX)
             optimizer.zero_grad()
             (loss + 0.01 / UNIT * right.mean()).backward()
             torch.nn.utils.clip_grad_norm_(module.parameters(), 10.0 * UNIT)

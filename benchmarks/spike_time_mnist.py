@@ -56,11 +56,11 @@ class Contender:
 
 
 COUNTS: dict[str, Any] = {"loss": "count", "start": ((0.0, 5.2), (0.0, 0.8)), "learning_rates": (0.015, 0.0075)}
-FIRST: dict[str, Any] = {"loss": "first", "start": ((5.0, 0.8), (15.0, 6.0)), "learning_rates": (0.004, 0.012)}
+FIRST: dict[str, Any] = {"loss": "first", "start": ((5.0, 0.8), (15.0, 6.0)), "learning_rates": (0.006, 0.02)}
 CONTENDERS = (
     Contender("multi-spike, counts", True, revive=(0.0, 0.0), **COUNTS),
-    Contender("multi-spike, first spike", True, revive=(0.0, 0.02), **FIRST),
-    Contender("single spike, first spike", False, revive=(0.0, 0.02), **FIRST),
+    Contender("multi-spike, first spike", True, revive=(1e-5, 0.02), **FIRST),
+    Contender("single spike, first spike", False, revive=(1e-5, 0.02), **FIRST),
 )
 TARGETS = (3.0, 15.0)
 """Output spikes of a wrong class and of the right one (Bacho and Chu's code)."""

@@ -50,11 +50,13 @@ def test_a_network_that_multiplies_its_events_without_bound_is_refused_in_bounde
 
 
 ENDLESS = """
+import signal
 import numpy as np
 from neurodeploy.events.array import EVENT_DTYPE
 from neurodeploy.targets.dynapcnn.emulator import Emulator
 from tests.targets.programs import core, program
 emulator = Emulator(program(core(np.ones((2, 1, 3, 3)), (1, 5, 5), biases=[-1, -2])), slow_clock_hz=1e6)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what it puts in the background without it
 try:
     print("started", flush=True)
     emulator.run(np.empty(0, EVENT_DTYPE), until_us=10**15)
