@@ -1,7 +1,8 @@
-"""Analog chips differ from each other: train for that, compile, and say how many of 100 chips will work.
+"""Analog chips differ from each other: train for that, compile, and say how many of them will work.
 
-A network of spike times learns Yin-Yang twice: as it is, and with a fresh virtual chip for every batch. Both are compiled
-for BrainScaleS-2, the second one, with fewer connections, for DYNAP-SE2 as well.
+A network of spike times learns Yin-Yang twice: as it is, and with a fresh virtual chip for every batch. Both are
+compiled for BrainScaleS-2; the second one, with fewer connections, for DYNAP-SE2 as well. The defaults are for a quick
+look: 40 epochs and 100 chips take some minutes.
 
 Run it: python examples/08_analog_chips.py [EPOCHS] [CHIPS] [FOLDER]
 """
@@ -31,12 +32,14 @@ UNIT_S = {"bss2": 5e-3, "dynapse2": 20e-3}  # of the network's time: BrainScaleS
 
 
 def data(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Spike times of points (count, 5, 1), and their classes."""
     points, labels = yin_yang(count, seed=seed)
     times = yin_yang_times(points, t_early=T_EARLY, t_late=T_LATE)
     return torch.from_numpy(times).float(), torch.from_numpy(labels)
 
 
 def new_network() -> nn.Sequential:
+    """5-120-3 neurons that fire once at most; weights are strong enough that few of them are silent."""
     torch.manual_seed(0)
     neuron = nd.nn.SpikeTimeNeuron(tau_mem=2.0, tau_syn=1.0, reset="value", t_ref=torch.inf)
     network = nn.Sequential(
@@ -68,6 +71,7 @@ def learn(training: AnalogTraining, epochs: int, lr: float) -> None:
 
 
 def accuracy(training: AnalogTraining) -> float:
+    """Share of points where the right neuron fires first, without mismatch."""
     times, labels = data(TEST, seed=1)
     with torch.no_grad():
         first = training(times)[..., 0]
