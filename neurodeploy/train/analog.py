@@ -89,14 +89,15 @@ class AnalogTraining(torch.nn.Module):
         self._next = FIRST_TRAINING_SERIAL + (seed << 40)
         self._calls = 0
 
-    def anneal(self, progress: float, full_at: float = 0.5) -> None:
+    def anneal(self, progress: float, full_at: float = 0.5, full: float = 1.0) -> None:
         """Let spreads grow linearly from 0 to all of it.
 
         Args:
             progress: share of the training that is done, 0 to 1.
-            full_at: the share at which spreads are those of the chip; 0: from the start.
+            full_at: the share at which spreads have grown; 0: from the start.
+            full: factor that they have then: above 1, a margin for what the spread leaves out, such as trial noise.
         """
-        self.scale = 1.0 if full_at <= 0 else min(1.0, max(0.0, progress / full_at))
+        self.scale = full * (1.0 if full_at <= 0 else min(1.0, max(0.0, progress / full_at)))
 
     def weights(self) -> list[torch.Tensor]:
         """The weights ``[N, inputs]`` of each layer as the chip has them.

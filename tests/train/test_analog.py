@@ -155,6 +155,8 @@ def test_the_spread_grows_linearly_to_all_of_it() -> None:
     assert torch.equal(trained(times), trained.network(times))
     trained.anneal(0.0, full_at=0.0)
     assert trained.scale == 1.0
+    trained.anneal(0.25, full=1.5)
+    assert trained.scale == pytest.approx(0.75)
 
 
 def test_in_the_loop_a_perfect_chip_gives_the_models_spikes_and_gradients() -> None:
