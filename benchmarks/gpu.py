@@ -139,10 +139,12 @@ class Clock:
 
 def bytes_per_step(memory: str, item: int) -> float:
     """Bytes that forward and backward have to move per neuron and step (kernels/exodus/README.md has the table)."""
+    from neurodeploy.kernel import CHECKPOINT_EVERY
+
     spikes = item  # the next layer's product reads them as numbers
     if memory == "store":  # x, s, v; g, v, dx
         return item + spikes + 4 + item + 4 + item
-    return item + spikes + 2 * item + item  # x, s; g, x, dx
+    return item + spikes + 2 * item + item + 8 / CHECKPOINT_EVERY  # x, s; g, x, dx; states written and read
 
 
 def neuron_runs(
@@ -295,7 +297,7 @@ def measure_layer(
 
 
 def measure_kinds(sizes: Sizes, clock: Clock) -> dict[str, Any]:
-    """Other neurons and algorithms on one shape; each gradient is finite and repeats bit for bit."""
+    """Other neurons and algorithms on one shape, and whether spikes and gradients repeat bit for bit."""
     import torch
 
     from neurodeploy import nn

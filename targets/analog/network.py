@@ -24,14 +24,12 @@ class Wanted:
 
     Attributes:
         name: of the weight node.
-        neuron: name of the node of its neurons.
         source: the layer whose spikes it takes, or ``INPUT``.
         parameters: weights and constants; a weight of 0 is no connection.
         max_spikes: of a neuron in one run.
     """
 
     name: str
-    neuron: str
     source: str
     parameters: LayerParameters
     max_spikes: int
@@ -74,7 +72,7 @@ def network_of(graph: Graph) -> AnalogNetwork:
             weight = name, _matrix(name, node, graph.shapes[before], graph.shapes[name])
         elif isinstance(node, CubaLIF) and weight is not None:
             layer, matrix = weight
-            layers.append(Wanted(layer, name, source, _parameters(node, matrix, graph.shapes[name]), node.max_spikes))
+            layers.append(Wanted(layer, source, _parameters(node, matrix, graph.shapes[name]), node.max_spikes))
             source, weight = layer, None
             t_max = inf if node.t_max is None else node.t_max
     return AnalogNetwork(inputs, tuple(layers), t_max)

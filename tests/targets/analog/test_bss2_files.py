@@ -39,7 +39,7 @@ def wanted(name, source, inputs, neurons, mean=0.0):
         "t_ref": np.inf,
     }
     rows = {key: np.full(neurons, value) for key, value in constants.items()}
-    return Wanted(name, name + ".neuron", source, LayerParameters(weight, **rows), 1)
+    return Wanted(name, source, LayerParameters(weight, **rows), 1)
 
 
 def mapped(inputs=5, hidden=12):

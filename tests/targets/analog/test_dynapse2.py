@@ -49,7 +49,7 @@ def network(*weights, **changes):
     layers = []
     for number, weight in enumerate(weights):
         source = f"layer {number - 1}" if number else "input"
-        layers.append(Wanted(f"layer {number}", f"neuron {number}", source, parameters(weight, **changes), 1))
+        layers.append(Wanted(f"layer {number}", source, parameters(weight, **changes), 1))
     return AnalogNetwork(weights[0].shape[0], tuple(layers), 6 * UNIT)
 
 
@@ -288,7 +288,7 @@ def test_weights_arrive_where_they_belong_in_any_network(seed):
         source = str(rng.choice(list(widths)))
         shape = widths[source], int(rng.integers(1, 16))
         weight = rng.normal(size=shape) * (rng.random(shape) < 0.6) / UNIT
-        layers.append(Wanted(f"layer {number}", "", source, parameters(weight), 1))
+        layers.append(Wanted(f"layer {number}", source, parameters(weight), 1))
         widths[f"layer {number}"] = shape[1]
     found = map_network(AnalogNetwork(inputs, tuple(layers), 6 * UNIT), chip, Settings())
     for wanted, layer in zip(layers, found.program.layers, strict=True):

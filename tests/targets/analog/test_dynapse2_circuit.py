@@ -27,7 +27,7 @@ def program(weight):
         "t_ref": np.inf,
     }
     rows = {name: np.full(weight.shape[1], value) for name, value in constants.items()}
-    layer = Wanted("layer", "neuron", "input", LayerParameters(weight / UNIT, **rows), 1)
+    layer = Wanted("layer", "input", LayerParameters(weight / UNIT, **rows), 1)
     return map_network(AnalogNetwork(weight.shape[0], (layer,), 6 * UNIT), CHIP, Settings()).program
 
 

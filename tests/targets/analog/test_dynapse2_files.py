@@ -32,7 +32,7 @@ def wanted(name, source, inputs, neurons):
         "t_ref": np.inf,
     }
     rows = {key: np.full(neurons, value) for key, value in times.items()}
-    return Wanted(name, name + ".neuron", source, LayerParameters(weight, **rows), 1)
+    return Wanted(name, source, LayerParameters(weight, **rows), 1)
 
 
 def program():
